@@ -332,7 +332,7 @@ export function createChat(options: ChatOptions): Chat {
     discard: outbox.discard,
     loadOlder: (sessionId) => timelineOf(sessionId).loadOlder(),
     markRead(sessionId, upToSeq) {
-      each((timeline) => timeline.unread(sessionId, upToSeq).forEach(({ session_id, seq }) => sessions.mark(session_id, seq)))
+      each((timeline) => timeline.unread(sessionId, upToSeq).forEach(([id, seq]) => sessions.mark(id, seq)))
     },
     setTyping: (...given) => void more().then(({ typing }) => typing.set(...given), () => {}),
     upload: files.upload,

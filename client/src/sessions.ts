@@ -15,7 +15,6 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
   const marks = new Map<string, number>()
   /** Sessions whose mark the server is not known to have. */
   const pending = new Set<string>()
-  const sending = new Set<string>()
 
   const unreadField = (): 'unread_by_staff' | 'unread_by_player' => (isStaff() ? 'unread_by_staff' : 'unread_by_player')
   const markOf = (id: string): number => marks.get(id) ?? 0
@@ -25,22 +24,16 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
     changed()
   }
 
-  /** Send a mark until the server has it; one that is set meanwhile is sent next. */
   const sendMark = async (id: string): Promise<void> => {
     const upToSeq = markOf(id)
-    if (!isUsable() || sending.has(id)) return
-    sending.add(id)
+    if (!isUsable()) return
     try {
       await rest('POST', `/api/gre-chat/read/${id}`, { upToSeq })
-      if (markOf(id) === upToSeq) pending.delete(id)
     } catch (error) {
-      // Otherwise it is sent again with the next connection.
-      if (!(error as ChatError).transient) pending.delete(id)
-      return
-    } finally {
-      sending.delete(id)
+      // It is sent again with the next connection.
+      if ((error as ChatError).transient) return
     }
-    if (pending.has(id)) void sendMark(id)
+    if (markOf(id) === upToSeq) pending.delete(id)
   }
 
   const list = (): QueuedSession[] => {
@@ -72,7 +65,9 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
       const known = rows.get(session_id)
       if (!known || seq <= known.last_seq) return
       const field = unreadField()
-      const unread = known[field] + Number((sender === 'player') === isStaff())
+      const isOther = (sender === 'player') === isStaff()
+      const unread = known[field] + Number(isOther)
+      if (!isOther && markOf(session_id) >= known.last_seq) marks.set(session_id, seq)
       rows.set(session_id, { ...known, last_seq: seq, last_message: message, last_message_at: created_at, [field]: unread })
       changed()
     },

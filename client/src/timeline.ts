@@ -12,6 +12,8 @@ import { backoff, createTimers } from './util.js'
 
 /** Messages per page. */
 const PAGE = 100
+/** The server's limit, for what is missing. */
+const MAX_PAGE = 500
 /** Milliseconds in which a missing message may still come by itself. */
 const GAP_DELAY = 1000
 const READ = { status: 'read' } as const
@@ -62,7 +64,6 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
   const files = new Map<string, Attachment>()
   /** By session for what is missing there, and one for the newest page. */
   const timers = createTimers()
-  const healing = new Set<string>()
   const waiting: [Message, boolean][] = []
   let loaded = false
   let next: string | undefined
@@ -118,7 +119,7 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
     for (let message; (message = early.get(run.upTo! + 1)); ) append(run, message)
     for (const seq of early.keys()) if (seq <= run.upTo!) early.delete(seq)
     if (!early.size) timers.end(id)
-    else if (run.upTo !== undefined && !timers.has(id) && !healing.has(id)) timers.start(id, GAP_DELAY, () => void heal(id, run))
+    else if (run.upTo !== undefined && !timers.has(id)) timers.start(id, GAP_DELAY, () => void heal(id, run))
   }
 
   const put = (run: Run, message: Message): void => {
@@ -134,19 +135,15 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
   /** Fetch what is missing after the last message without a hole. What the server answers is all that there is. */
   const heal = async (id: string, run: Run, failed = 0): Promise<void> => {
     if (!run.early.size || !owner.active()) return
-    healing.add(id)
     try {
-      const messages = (await owner.page({ limit: PAGE, after: run.upTo!, sessionId: id })).messages!
+      const messages = (await owner.page({ limit: MAX_PAGE, after: run.upTo!, sessionId: id })).messages!
       error = undefined
       for (const message of messages) if (message.seq > run.upTo!) append(run, message)
       // The server has no message in between: it was deleted.
       if (!messages.length && run.early.size) run.upTo = Math.min(...run.early.keys()) - 1
-      healing.delete(id)
       drain(id, run)
-      if (run.early.size && messages.length) void heal(id, run)
     } catch (reason) {
       error = reason as ChatError
-      healing.delete(id)
       timers.start(id, backoff(failed + 2), () => void heal(id, run, failed + 1))
     }
     changed()
@@ -263,12 +260,13 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
       if (own) run.readUpTo = Math.max(run.readUpTo, upTo)
       change(run, (message) => (message.seq <= upTo && owner.isOwn(message) === own ? newest(message, READ) : message))
     },
-    /** By session, the last message of the other side up to a seq that is not marked as read. */
-    unread: (id?: string, upTo = Infinity): Message[] =>
-      [...runs].flatMap(
-        ([session, { messages }]) =>
-          ((!id || id === session) && messages.findLast((message) => message.seq <= upTo && message.status !== 'read' && !owner.isOwn(message))) || [],
-      ),
+    /** By session with unread messages of the other side up to a seq, how far reading these marks: as far as only own messages follow. */
+    unread: (id?: string, upTo = Infinity): [string, number][] =>
+      [...runs].flatMap(([session, run]): [string, number][] => {
+        const others = run.messages.filter((message) => !owner.isOwn(message))
+        const end = (others.find(({ seq }) => seq > upTo)?.seq ?? run.upTo! + 1) - 1
+        return (!id || id === session) && others.some(({ seq, status }) => seq <= end && status !== 'read') ? [[session, end]] : []
+      }),
     attachment(id: string, file: Attachment): void {
       noteFile(file)
       change(runOf(id), (message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))

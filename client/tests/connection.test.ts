@@ -206,7 +206,7 @@ test.each(['refuse', 'hang'] as const)('upgrades that a proxy does not pass (%s)
   expect(shown(chat)).toEqual(['one', 'two', 'three'])
   chat.markRead()
   await pass(100)
-  expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 2 }])
+  expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 3 }])
   daemon.upgrades = 'work'
   await pass(50_000)
   expect(chat.status().connection).toBe('live')

@@ -3,7 +3,7 @@
  * refuse and delay what a real network and a real daemon lose, refuse and delay.
  */
 
-import type { Message, Session } from '../../src/index.js'
+import type { Attachment, Message, Note, Session } from '../../src/index.js'
 
 export interface Who {
   role: 'player' | 'staff'
@@ -70,7 +70,12 @@ export class Daemon {
   /** Answers of REST to what changes something do not arrive. */
   loseAnswers = false
   /** Refuse what a person sends. */
-  refusal: { status: number; code: string } | undefined
+  refusal: { status: number; code: string; details?: object } | undefined
+  /** What the storage of files does with an upload. */
+  storage: 'works' | 'fails' | 'refuses' | 'loses the answer' = 'works'
+  readonly files = new Map<string, Attachment>()
+  readonly notes: Note[] = []
+  private linkCount = 0
   /** Called before a frame of a client is taken; true: it is lost. */
   lose: (frame: Frame) => boolean = () => false
   /** Called for each message that is about to be sent to a socket; true: it is lost. */
@@ -176,8 +181,29 @@ export class Daemon {
     }
   }
 
+  /** Write a note, without a frame. */
+  note(sessionId: string, text: string, id = `n${this.notes.length + 1}`): Note {
+    const known = this.notes.find((note) => note.id === id)
+    if (known) return known
+    const n = this.notes.filter(({ session_id }) => session_id === sessionId).length + 1
+    const note: Note = { id, session_id: sessionId, n, after_seq: 1, staff_id: 's2', staff_name: 'Kim', text, created_at: new Date(START).toISOString() }
+    this.notes.push(note)
+    return note
+  }
+
+  private async put(id: string, signal: AbortSignal): Promise<Response> {
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    signal.throwIfAborted()
+    if (this.storage === 'fails') throw new TypeError('fetch failed')
+    if (this.storage === 'refuses') return new Response(JSON.stringify({ statusCode: '415', error: 'invalid_mime_type' }), { status: 400 })
+    this.files.get(id)!.state = 'stored'
+    if (this.storage === 'loses the answer') throw new TypeError('fetch failed')
+    return new Response('{}')
+  }
+
   private async fetch(address: string, init: RequestInit): Promise<Response> {
     const url = new URL(address)
+    if (url.host === 'storage.test') return this.put(url.pathname.slice(1), init.signal!)
     const token = ((init.headers as Record<string, string>).Authorization ?? '').slice(7)
     const body = init.body ? (JSON.parse(String(init.body)) as Record<string, unknown>) : undefined
     const line = `${init.method} ${url.pathname}`
@@ -212,15 +238,70 @@ export class Daemon {
     if (url.pathname === '/api/gre-chat/send' || url.pathname === '/api/gre-admin/reply') {
       if (who.role === 'player' && body!.playerId !== who.playerId) return answer(403, { code: 'player_mismatch', error: 'not your id' })
       if (!body!.message && !body!.attachmentIds) return answer(400, { code: 'message_empty', error: 'a message needs a text' })
-      if (this.refusal) return answer(this.refusal.status, { success: false, code: this.refusal.code, error: 'refused' })
+      if (this.refusal) return answer(this.refusal.status, { success: false, code: this.refusal.code, error: 'refused', details: this.refusal.details })
       const sessionId = (body!.sessionId as string) ?? this.openOf(who)
       const { message, duplicate } = this.store(sessionId, who.role, body!.message as string, { id: body!.id as string })
       if (this.loseAnswers) throw new TypeError('fetch failed')
       return answer(duplicate ? 200 : 201, { success: true, message })
     }
-    if (url.pathname === '/api/gre-admin/queue') return answer(200, { sessions: [...this.sessions.keys()].map((id) => ({ ...this.row(id), waiting_since: null })), next: null })
+    if (url.pathname === '/api/gre-chat/attachments') {
+      const { id, name, type, bytes, alt = null } = body as unknown as Attachment
+      const known = this.files.get(id)
+      const file: Attachment = known ?? { id, kind: 'image', type, name, alt, bytes, width: null, height: null, preview: null, place: null, state: 'awaited' }
+      this.files.set(id, file)
+      const upload = file.state === 'awaited' ? { url: `http://storage.test/${id}`, method: 'PUT', headers: {}, expiresAt: null } : null
+      return answer(201, { attachment: { ...file }, upload })
+    }
+    if (url.pathname.endsWith('/attachments/urls')) {
+      this.linkCount += 1
+      const link = (id: string): object =>
+        id === 'gone' ? { code: 'attachment_gone' } : { url: `http://storage.test/${id}/${body!.variant}/${this.linkCount}`, expiresAt: new Date(Date.now() + 300_000).toISOString() }
+      return answer(200, { urls: Object.fromEntries((body!.ids as string[]).map((id) => [id, link(id)])) })
+    }
+    if (url.pathname.startsWith('/api/gre-chat/attachments/')) return answer(200, { success: true })
+    if (url.pathname.startsWith('/api/gre-chat/close-session/')) {
+      const session = [...this.sessions.values()].find(({ status }) => status === 'active')!
+      Object.assign(session, { status: 'closed', rev: ++this.rev })
+      return answer(200, { session: this.row(session.id) })
+    }
+    if (url.pathname === '/api/gre-chat/rate') {
+      const session = this.sessions.get(body!.sessionId as string)!
+      if (session.rating && session.rating !== body!.score) return answer(409, { code: 'already_rated', error: 'rated already' })
+      Object.assign(session, { rating: body!.score, rev: ++this.rev })
+      return answer(200, { session: this.row(session.id) })
+    }
+    if (url.pathname === '/api/gre-admin/take') {
+      if (this.refusal) return answer(this.refusal.status, { code: this.refusal.code, error: 'refused', details: this.refusal.details })
+      Object.assign(this.sessions.get(body!.sessionId as string)!, { assigned_staff_id: who.staffId, rev: ++this.rev })
+      return answer(200, { session: this.row(body!.sessionId as string) })
+    }
+    if (url.pathname === '/api/gre-admin/notes') {
+      const note = this.note(body!.sessionId as string, body!.text as string, body!.id as string)
+      if (this.loseAnswers) throw new TypeError('fetch failed')
+      return answer(201, { note })
+    }
+    if (url.pathname.startsWith('/api/gre-admin/notes/')) {
+      const after = Number(query('after_n') ?? 0)
+      return answer(200, { notes: this.notes.filter(({ session_id, n }) => session_id === url.pathname.split('/').at(-1) && n > after), has_more: false })
+    }
+    if (url.pathname === '/api/gre-admin/queue') return this.queue(url, who, answer)
     if (url.pathname === '/api/gre-admin/staff') return answer(200, { staff: [{ staffId: 's1', displayName: 'Sam', status: 'online' }] })
     return answer(404, { code: 'not_found', error: 'there is no such path' })
+  }
+
+  private queue(url: URL, who: Who, answer: (status: number, content: unknown) => Response): Response {
+    const rows = [...this.sessions.values()].map(({ id, messages }) => {
+      const lastAnswer = messages.findLastIndex(({ sender }) => sender === 'staff')
+      return { ...this.row(id), waiting_since: messages.slice(lastAnswer + 1)[0]?.created_at ?? null }
+    })
+    const status = url.searchParams.get('status')
+    const mine = url.searchParams.get('assigned') === 'me'
+    const found = rows
+      .filter((row) => (!status || row.status === status) && (!mine || row.assigned_staff_id === who.staffId))
+      .sort((a, b) => ((a.waiting_since ?? 'z') < (b.waiting_since ?? 'z') ? -1 : 1))
+    const from = Number(url.searchParams.get('cursor') ?? 0)
+    const to = from + Number(url.searchParams.get('limit'))
+    return answer(200, { sessions: found.slice(from, to), next: to < found.length ? String(to) : null })
   }
 
   private page(url: URL, init: RequestInit, answer: (status: number, content: unknown, headers?: Record<string, string>) => Response): Response {
@@ -236,7 +317,7 @@ export class Daemon {
     const before = url.searchParams.get('before')
     if (before) all = all.slice(0, all.findIndex(({ id }) => id === before))
     const page = all.slice(-limit)
-    const etag = `W/"${JSON.stringify(page).length}-${page.at(-1)?.id}"`
+    const etag = `W/"${btoa(encodeURIComponent(JSON.stringify(page.map(({ id, status }) => id + status))))}"`
     const headers: Record<string, string> = { ETag: etag, ...(page.length < all.length && { 'X-Next-Before': page[0]!.id }) }
     return (init.headers as Record<string, string>)['If-None-Match'] === etag ? answer(304, null, headers) : answer(200, page, headers)
   }

@@ -1,0 +1,95 @@
+import { expect, test } from 'vitest'
+
+import { open, pass, shown } from './support/page.js'
+
+const photo = (): File => new File(['12345'], 'a.png', { type: 'image/png' })
+
+test('a file is begun with an id, its bytes are put, and a message can name it', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  const upload = chat.upload(photo(), { alt: 'My table' })
+  expect(upload).toMatchObject({ state: 'uploading', progress: 0 })
+  let calls = 0
+  upload.subscribe(() => (calls += 1))
+  chat.send('look', { files: [upload.id] })
+  await pass(10)
+  expect(shown(chat)).toEqual([]) // the text waits for its file
+  await pass(100)
+  expect(upload).toMatchObject({ state: 'stored', progress: 1 })
+  expect(calls).toBeGreaterThan(0)
+  expect(await upload.done).toMatchObject({ id: upload.id, state: 'stored', name: 'a.png', bytes: 5, alt: 'My table' })
+  expect(shown(chat)).toEqual(['look'])
+  expect(daemon.calls.find(({ line }) => line.endsWith('/send'))!.body).toMatchObject({ attachmentIds: [upload.id] })
+})
+
+test('an upload whose answer is lost is repeated under the same id, and stored once', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  daemon.storage = 'loses the answer'
+  const upload = chat.upload(photo())
+  await pass(5000)
+  expect(upload.state).toBe('stored')
+  expect([...daemon.files.keys()]).toEqual([upload.id])
+  expect(daemon.calls.filter(({ line }) => line === 'POST /api/gre-chat/attachments')).toHaveLength(2)
+})
+
+test('an upload that does not succeed fails, and is tried again when the person wants it', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  daemon.storage = 'fails'
+  const upload = chat.upload(photo())
+  chat.send('look', { files: [upload.id] })
+  await pass(60_000)
+  expect(upload).toMatchObject({ state: 'failed', error: { transient: true } })
+  expect(chat.messages().unsent).toMatchObject([{ text: 'look', state: 'refused' }])
+  daemon.storage = 'works'
+  upload.retry()
+  await pass(1000)
+  expect(upload).toMatchObject({ state: 'stored', error: undefined })
+  chat.retry(chat.messages().unsent[0]!.id)
+  await pass(100)
+  expect(shown(chat)).toEqual(['look'])
+})
+
+test('a file that the storage refuses fails at once', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  daemon.storage = 'refuses'
+  const upload = chat.upload(photo())
+  await pass(1000)
+  expect(upload).toMatchObject({ state: 'failed', error: { code: 'file_refused', transient: false } })
+  await expect(upload.done).rejects.toMatchObject({ code: 'file_refused' })
+  expect(daemon.calls.filter(({ line }) => line === 'POST /api/gre-chat/attachments')).toHaveLength(1)
+})
+
+test('a cancelled upload is deleted', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  const upload = chat.upload(photo())
+  await pass(4)
+  upload.cancel()
+  await pass(1000)
+  await expect(upload.done).rejects.toMatchObject({ code: 'cancelled' })
+  expect(daemon.calls.map(({ line }) => line)).toContain(`DELETE /api/gre-chat/attachments/${upload.id}`)
+})
+
+test('addresses are asked for together, and kept until shortly before they end', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  const urls = Promise.all([chat.url('f1', 'thumb'), chat.url('f2', 'thumb'), chat.url('f1', 'view')])
+  await pass(100)
+  expect(await urls).toEqual(['http://storage.test/f1/thumb/1', 'http://storage.test/f2/thumb/1', 'http://storage.test/f1/view/2'])
+  const again = chat.url('f1', 'thumb')
+  await pass(100)
+  expect(await again).toBe('http://storage.test/f1/thumb/1')
+  const asked = (): number => daemon.calls.filter(({ line }) => line.endsWith('/urls')).length
+  expect(asked()).toBe(2)
+  await pass(275_000)
+  const late = chat.url('f1', 'thumb')
+  await pass(100)
+  expect(await late).toBe('http://storage.test/f1/thumb/3')
+  const missing = expect(chat.url('gone')).rejects.toMatchObject({ code: 'attachment_gone', status: 404 })
+  await pass(100)
+  await missing
+})
