@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -157,6 +158,13 @@ def _converse(world: World, browser: Browser, address: str) -> None:
     page.reload()
     expect(shown).to_have_text(stored)
     context.close()
+
+
+def test_the_lock_files_of_the_samples_contain_no_addresses() -> None:
+    for name in ("vite", "next"):
+        lock = json.loads((CLIENT / "samples" / name / "package-lock.json").read_text())
+        found = {package["resolved"] for package in lock["packages"].values() if "resolved" in package}
+        assert found == {"file:../.."}
 
 
 def test_the_sample_for_vite_loses_nothing(world: World, browser: Browser, vite_page: str) -> None:

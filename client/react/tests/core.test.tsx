@@ -2,7 +2,7 @@ import { StrictMode, act, useEffect, useState } from 'react'
 import { expect, it, vi } from 'vitest'
 import { Daemon } from '../../tests/support/daemon.js'
 import { ASHA, SAM, memoryStorage, pass } from '../../tests/support/page.js'
-import { GreProvider, type GreProviderProps, useChatStatus, useMessages, useSend, useSessions, useTyping, useUnread, useUnsent } from '../index.js'
+import { GreProvider, type GreProviderProps, useChatStatus, useMessages, useSend, useSession, useSessions, useTyping, useUnread, useUnsent } from '../index.js'
 import { type Page, change, mount } from './render.js'
 
 /** A page in StrictMode with a chat of its own, against a daemon in memory. */
@@ -152,6 +152,28 @@ it('a list of sessions renders again when one of them has changed', async () => 
   await change(() => void daemon.store('one', 'player', 'b'))
   await time(1000)
   expect(page.text()).toBe('one:2')
+})
+
+it('a session renders again when it has changed, and not when another one has', async () => {
+  const renders = vi.fn()
+  function One() {
+    const session = useSession('one')
+    useEffect(() => renders())
+    return session ? `${session.last_seq}` : 'unknown'
+  }
+  const { daemon, page } = await open(<One />, SAM)
+  expect(page.text()).toBe('unknown')
+  await change(() => void daemon.store('one', 'player', 'a'))
+  await change(() => void daemon.store('two', 'player', 'b'))
+  await time(10_000)
+  expect(page.text()).toBe('1')
+  const before = renders.mock.calls.length
+  await change(() => void daemon.store('two', 'player', 'c'))
+  await time(100)
+  expect(renders).toHaveBeenCalledTimes(before)
+  await change(() => void daemon.store('one', 'player', 'd'))
+  await time(100)
+  expect(page.text()).toBe('2')
 })
 
 it('the provider asks the getToken of the last render, and makes another chat for another address', async () => {

@@ -1,6 +1,6 @@
 /** A chat without a connection: tests set its snapshots, and see what was called. */
 
-import type { Attachment, Chat, Conversation, Message, Queue, Unsent, Upload } from '../../src/index.js'
+import type { Attachment, Chat, Conversation, Message, Notes, Queue, Unsent, Upload } from '../../src/index.js'
 import { NO_CONVERSATION, NO_NOTES, NO_QUEUE } from '../snapshot.js'
 
 /** A message of staff, with what a page shows. */
@@ -62,6 +62,8 @@ export class FakeChat implements Chat {
   readonly addresses = new Map<string, (url: string) => void>()
   unreadCount = 0
   typists: ReturnType<Chat['typing']> = []
+  online: ReturnType<Chat['staffOnline']> = []
+  sessionNotes: Notes = NO_NOTES
 
   subscribe(listener: () => void): () => void {
     this.listeners.add(listener)
@@ -110,7 +112,7 @@ export class FakeChat implements Chat {
   }
 
   staffOnline(): ReturnType<Chat['staffOnline']> {
-    return NONE
+    return this.online
   }
 
   send(text: string, options?: object): Unsent {
@@ -159,7 +161,7 @@ export class FakeChat implements Chat {
       this.calls.push(['queue', filter])
       return this.queues.get(filter?.assigned ?? '') ?? NO_QUEUE
     },
-    notes: () => NO_NOTES,
+    notes: () => this.sessionNotes,
     viewing: (sessionId, viewing) => void this.calls.push(['viewing', sessionId, viewing]),
     viewers: () => NONE,
     reply: (_sessionId, text) => this.send(text),

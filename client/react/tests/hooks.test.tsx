@@ -8,8 +8,10 @@ import {
   useFileUrl,
   useMarkRead,
   useMessages,
+  useNotes,
   useQueue,
   useSend,
+  useStaffOnline,
   useTyping,
   useUnread,
   useUnsent,
@@ -100,6 +102,30 @@ describe('what renders again', () => {
     const filters = chat.called('queue').map(([filter]) => filter)
     expect(filters[0]).toEqual({ status: 'active', assigned: 'none' })
     expect(new Set(filters).size).toBe(1)
+  })
+})
+
+describe('what staff see', () => {
+  it('are notes and colleagues, as they change', async () => {
+    const chat = new FakeChat()
+    function Notes() {
+      const { notes, state } = useNotes('s1')
+      const online = useStaffOnline()
+      return [state, ...notes.map(({ text }) => text), ...online.map(({ displayName }) => displayName)].join()
+    }
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Notes />
+      </GreProvider>,
+    )
+    expect(page.text()).toBe('loading')
+    const note = { id: 'n1', session_id: 's1', n: 1, after_seq: 0, staff_id: 's1', staff_name: 'Sam', text: 'regular', created_at: '' }
+    await change(() => {
+      chat.sessionNotes = { notes: [note], unsent: [], state: 'complete' }
+      chat.online = [{ staffId: 's2', displayName: 'Sue', status: 'online' }]
+      chat.emit()
+    })
+    expect(page.text()).toBe('complete,regular,Sue')
   })
 })
 
