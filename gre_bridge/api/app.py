@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from gre_bridge import __version__
-from gre_bridge.api import console, reference
+from gre_bridge.api import console, reference, widget
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.figure_limits import FigureLimits
 from gre_bridge.api.middleware import (
@@ -104,7 +104,7 @@ def create_app(
 ) -> FastAPI:
     """Build the ASGI application.
 
-    If the `authenticator` is not enabled, the API's paths answer 503 (`api_off`), and there is no console. `endpoint` serves
+    If the `authenticator` is not enabled, the API's paths answer 503 (`api_off`), and there is neither console nor chat element. `endpoint` serves
     `/ws`; `metrics` counts the requests; `pusher_users` gets the people whose subscriptions are signed;
     `storage` signs the addresses of files.
     """
@@ -166,6 +166,8 @@ def create_app(
         app.include_router(reference.links(settings.supabase_url))
     if settings.console and authenticator.enabled:
         app.include_router(console.router(settings))
+    if settings.widget and authenticator.enabled:
+        app.include_router(widget.router())
     return app
 
 

@@ -152,6 +152,7 @@ class Settings(BaseSettings):
     dev_pages: bool = _env("GRE_DEV_PAGES", default=False)
     """Set only by `gre-bridge dev`, whose stack is at `supabase_url`."""
     console: bool = _env("GRE_CONSOLE", default=True)
+    widget: bool = _env("GRE_WIDGET", default=True)
     access_log: bool = _env("GRE_ACCESS_LOG", default=False)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
     log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")

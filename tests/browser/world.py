@@ -37,6 +37,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Pages that a test serves by a route count as pages from elsewhere.
+    "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
 ]
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}

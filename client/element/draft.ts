@@ -1,0 +1,131 @@
+/** The message that is being written: its text and its files. Kept while the panel is closed. */
+
+import type { Chat, ChatError, Upload } from '../src/index'
+
+/** Files of a message, and bytes of a file: what the server takes. */
+export const MAX_FILES = 5
+export const MAX_BYTES = 25 * 1024 * 1024
+
+export interface DraftFile {
+  /** Names it while it is here; its `id` changes with its description. */
+  key: string
+  id: string
+  /** Absent from files that came back with a refused text. */
+  file?: File
+  alt: string
+  name: string
+  bytes: number
+  picture: boolean
+  state: 'uploading' | 'stored' | 'failed'
+  /** From 0 to 1. */
+  progress: number
+  error?: ChatError | undefined
+  upload?: Upload
+}
+
+/** Why files were not taken. */
+export type Rejection = { kind: 'many' } | { kind: 'large'; name: string }
+
+export class Draft {
+  text = ''
+  files: readonly DraftFile[] = []
+  /** True while a message waits for its files. */
+  waiting = false
+  private wake: (() => void) | undefined
+
+  /** `onChange` is called after every change but those of `text` by the page. */
+  constructor(
+    private readonly chat: Chat,
+    private readonly onChange: () => void,
+  ) {}
+
+  private changed(): void {
+    this.onChange()
+    this.wake?.()
+  }
+
+  get isEmpty(): boolean {
+    return !this.text.trim() && !this.files.length
+  }
+
+  /** Upload files; returns why some were not taken. */
+  add(files: readonly File[]): Rejection | undefined {
+    let rejected: Rejection | undefined
+    for (const file of files) {
+      if (file.size > MAX_BYTES) rejected = { kind: 'large', name: file.name }
+      else if (this.files.length >= MAX_FILES) rejected = { kind: 'many' }
+      else this.upload(file)
+    }
+    return rejected
+  }
+
+  /** `alt` says what a picture shows; `before` is the file that it takes the place of. */
+  private upload(file: File, alt = '', before?: string): void {
+    const upload = this.chat.upload(file, { name: file.name, alt })
+    const { id } = upload
+    const picture = file.type.startsWith('image/')
+    const added: DraftFile = { key: before ?? id, id, file, alt, name: file.name, bytes: file.size, picture, state: upload.state, progress: upload.progress, upload }
+    this.files = before === undefined ? [...this.files, added] : this.files.map((item) => (item.key === before ? added : item))
+    upload.subscribe(() => {
+      const { state, progress, error } = upload
+      this.files = this.files.map((item) => (item.id === id ? { ...item, state, progress, error } : item))
+      this.changed()
+    })
+    upload.done.catch(() => {}) // `state` says it
+    this.changed()
+  }
+
+  /** Say what a picture shows. A description is part of what is announced before the bytes, so the picture is uploaded anew. */
+  describe(key: string, alt: string): void {
+    const described = this.find(key)
+    if (!described?.file || described.alt === alt.trim()) return
+    described.upload?.cancel()
+    this.upload(described.file, alt.trim(), key)
+  }
+
+  retry(key: string): void {
+    this.find(key)?.upload?.retry()
+  }
+
+  remove(key: string): void {
+    const removed = this.find(key)
+    this.files = this.files.filter((file) => file !== removed)
+    removed?.upload?.cancel()
+    this.changed()
+  }
+
+  private find(key: string): DraftFile | undefined {
+    return this.files.find((file) => file.key === key)
+  }
+
+  /** Send once all files are stored. Returns false if it is empty or a file has failed; then everything stays. */
+  async send(): Promise<boolean> {
+    if (this.waiting) return false
+    this.waiting = true
+    this.changed()
+    // Files may be added, retried and removed meanwhile.
+    while (this.files.some(({ state }) => state === 'uploading')) await new Promise<void>((resolve) => (this.wake = resolve))
+    this.wake = undefined
+    this.waiting = false
+    const sendable = !this.isEmpty && this.files.every(({ state }) => state === 'stored')
+    if (sendable) {
+      this.chat.send(this.text.trim(), { files: this.files.map(({ id }) => id) })
+      this.chat.setTyping(false)
+      this.text = ''
+      this.files = []
+    }
+    this.changed()
+    return sendable
+  }
+
+  /** Put a text that was not sent back, with its files, before what is written already. */
+  restore(id: string): void {
+    const unsent = this.chat.discard(id)
+    if (!unsent) return
+    this.text = [unsent.text, this.text].filter(Boolean).join('\n')
+    const known = new Set(this.files.map((file) => file.id))
+    const files = unsent.files.filter((file) => !known.has(file)).map((file): DraftFile => ({ key: file, id: file, alt: '', name: '', bytes: 0, picture: false, state: 'stored', progress: 1 }))
+    this.files = [...files, ...this.files]
+    this.changed()
+  }
+}

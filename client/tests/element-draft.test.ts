@@ -1,0 +1,187 @@
+/** The message that is being written: it is sent when its files are stored, and comes back when it was refused. */
+
+import { beforeEach, describe, expect, test } from 'vitest'
+import { Draft, MAX_BYTES, MAX_FILES } from '../element/draft'
+import type { Attachment, Chat, SendOptions, Unsent, Upload, UploadOptions } from '../src/index'
+
+/** An upload that the test ends. */
+class FakeUpload implements Upload {
+  state: Upload['state'] = 'uploading'
+  progress = 0
+  cancelled = false
+  readonly done: Promise<Attachment>
+  private listeners = new Set<() => void>()
+  private settle!: [(file: Attachment) => void, (error: Error) => void]
+
+  constructor(
+    readonly id: string,
+    readonly options: UploadOptions,
+  ) {
+    this.done = new Promise((...settle) => (this.settle = settle))
+  }
+
+  subscribe(listener: () => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  end(state: 'stored' | 'failed'): void {
+    this.state = state
+    this.progress = 1
+    for (const listener of this.listeners) listener()
+    if (state === 'stored') this.settle[0]({ id: this.id } as Attachment)
+    else this.settle[1](new Error('refused'))
+  }
+
+  retry(): void {
+    this.state = 'uploading'
+    for (const listener of this.listeners) listener()
+  }
+
+  cancel(): void {
+    this.cancelled = true
+    this.end('failed')
+  }
+}
+
+let sent: [string, SendOptions][]
+let uploads: FakeUpload[]
+let refused: Unsent[]
+let typing: boolean[]
+let changes: number
+let draft: Draft
+
+beforeEach(() => {
+  sent = []
+  uploads = []
+  refused = []
+  typing = []
+  changes = 0
+  const chat = {
+    send: (text: string, options: SendOptions) => void sent.push([text, options]),
+    upload: (_: Blob, options: UploadOptions) => {
+      uploads.push(new FakeUpload(`f${uploads.length}`, options))
+      return uploads.at(-1)
+    },
+    discard: (id: string) => refused.find((item) => item.id === id),
+    setTyping: (on: boolean) => void typing.push(on),
+  }
+  draft = new Draft(chat as unknown as Chat, () => (changes += 1))
+})
+
+const file = (name: string, bytes = 3, type = 'text/plain') => new File([new Uint8Array(bytes)], name, { type })
+const states = () => draft.files.map(({ state }) => state)
+
+describe('sending', () => {
+  test('a text is sent at once, trimmed, and the field is empty', async () => {
+    draft.text = ' Hello\n'
+    expect(await draft.send()).toBe(true)
+    expect(sent).toEqual([['Hello', { files: [] }]])
+    expect(draft.isEmpty).toBe(true)
+    expect(typing).toEqual([false])
+  })
+
+  test('nothing is sent if there is nothing', async () => {
+    draft.text = '  \n '
+    expect(await draft.send()).toBe(false)
+    expect(sent).toEqual([])
+    expect(draft.text).toBe('  \n ')
+  })
+
+  test('a message waits for its files; what is written meanwhile goes with it', async () => {
+    draft.text = 'My table'
+    draft.add([file('a.txt'), file('b.txt')])
+    const sending = draft.send()
+    expect(draft.waiting).toBe(true)
+    uploads[0]!.end('stored')
+    await Promise.resolve()
+    expect(sent).toEqual([])
+    expect(draft.text).toBe('My table')
+    draft.text = 'My table, by the window'
+    uploads[1]!.end('stored')
+    expect(await sending).toBe(true)
+    expect(sent).toEqual([['My table, by the window', { files: ['f0', 'f1'] }]])
+    expect(draft.files).toEqual([])
+  })
+
+  test('a file that is added while the message waits is waited for, too', async () => {
+    draft.add([file('a.txt')])
+    const sending = draft.send()
+    draft.add([file('b.txt')])
+    uploads[0]!.end('stored')
+    await Promise.resolve()
+    uploads[1]!.end('stored')
+    expect(await sending).toBe(true)
+    expect(sent).toEqual([['', { files: ['f0', 'f1'] }]])
+  })
+
+  test('a file that fails keeps the message; after another try or without the file it is sent', async () => {
+    draft.text = 'Hello'
+    draft.add([file('a.txt')])
+    const sending = draft.send()
+    uploads[0]!.end('failed')
+    expect(await sending).toBe(false)
+    expect(sent).toEqual([])
+    expect([draft.text, states()]).toEqual(['Hello', ['failed']])
+    draft.retry('f0')
+    expect(states()).toEqual(['uploading'])
+    draft.remove('f0')
+    expect(await draft.send()).toBe(true)
+    expect(sent).toEqual([['Hello', { files: [] }]])
+  })
+
+  test('a description that is being stored is waited for', async () => {
+    draft.add([file('a.jpg', 3, 'image/jpeg')])
+    uploads[0]!.end('stored')
+    draft.describe('f0', ' My table ')
+    draft.describe('f0', 'My table')
+    expect(uploads.map(({ options: { alt }, cancelled }) => [alt, cancelled])).toEqual([['', true], ['My table', false]])
+    expect(draft.files).toMatchObject([{ key: 'f0', id: 'f1', state: 'uploading' }])
+    const sending = draft.send()
+    await Promise.resolve()
+    expect(sent).toEqual([])
+    uploads[1]!.end('stored')
+    expect(await sending).toBe(true)
+    expect(sent).toEqual([['', { files: ['f1'] }]])
+  })
+
+  test('a second press while it waits does not send it twice', async () => {
+    draft.text = 'Hello'
+    draft.add([file('a.txt')])
+    const first = draft.send()
+    expect(await draft.send()).toBe(false)
+    uploads[0]!.end('stored')
+    await first
+    expect(sent).toHaveLength(1)
+  })
+})
+
+describe('files', () => {
+  test('too many and too large ones are not taken, and the reason is given', () => {
+    const large = Object.defineProperty(file('film.mov'), 'size', { value: MAX_BYTES + 1 })
+    expect(draft.add([large])).toEqual({ kind: 'large', name: 'film.mov' })
+    expect(draft.files).toEqual([])
+    expect(draft.add(Array.from({ length: MAX_FILES + 1 }, (_, n) => file(`${n}.txt`)))).toEqual({ kind: 'many' })
+    expect(draft.files).toHaveLength(MAX_FILES)
+  })
+
+  test('a picture is one, and the progress of an upload is told', () => {
+    draft.add([file('a.jpg', 3, 'image/jpeg'), file('b.txt')])
+    expect(draft.files.map(({ picture }) => picture)).toEqual([true, false])
+    const before = changes
+    uploads[1]!.progress = 0.5
+    uploads[1]!.retry()
+    expect(draft.files[1]).toMatchObject({ progress: 0.5 })
+    expect(changes).toBeGreaterThan(before)
+  })
+})
+
+test('a refused text comes back with its files, before what is written', () => {
+  refused.push({ id: 'u1', text: 'Old', files: ['f9'], createdAt: '2026-11-22T17:00:00.000Z', state: 'refused' })
+  draft.text = 'New'
+  draft.restore('u1')
+  expect(draft.text).toBe('Old\nNew')
+  expect(draft.files).toMatchObject([{ id: 'f9', state: 'stored' }])
+  draft.restore('gone')
+  expect(draft.text).toBe('Old\nNew')
+})
