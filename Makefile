@@ -40,7 +40,7 @@ types: setup ## Write docs/openapi.json, docs/asyncapi.json and the client's gen
 
 .PHONY: client
 client: ## Build the client and the chat element into client/dist and the package (needs Node.js; what is built is committed)
-	cd client && npm ci --ignore-scripts --loglevel=error && npm run build --silent && npm run widget --silent
+	cd client && npm ci --ignore-scripts --loglevel=error && npm run build --silent
 
 .PHONY: screenshots
 screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
