@@ -28,6 +28,8 @@ describe('docs/client.md', () => {
 describe('a page of the guide', () => {
   let daemon: Daemon
   const texts = (selector = 'li'): (string | null)[] => [...document.querySelectorAll(selector)].map(({ textContent }) => textContent)
+  /** Wait until this holds; the limit is a bound on hanging. */
+  const shown = (check: () => void): Promise<void> => vi.waitFor(check, { timeout: 30_000 })
   const write = (text: string): void => {
     document.querySelector<HTMLInputElement>('[name=text]')!.value = text
     document.querySelector('form')!.dispatchEvent(new Event('submit', { cancelable: true }))
@@ -53,12 +55,12 @@ describe('a page of the guide', () => {
   it('shows a player what is written on both sides', async () => {
     daemon.store('s1', 'staff', 'Welcome.')
     await load('player', ASHA)
-    await vi.waitFor(() => expect(texts()).toEqual(['Sam: Welcome.']))
+    await shown(() => expect(texts()).toEqual(['Sam: Welcome.']))
     expect(texts('#state')).toEqual(['live'])
     write('Is table 4 open?')
-    await vi.waitFor(() => expect(texts()).toEqual(['Sam: Welcome.', 'Asha: Is table 4 open?']))
+    await shown(() => expect(texts()).toEqual(['Sam: Welcome.', 'Asha: Is table 4 open?']))
     expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Welcome.', 'Is table 4 open?'])
-    await vi.waitFor(() => expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }]))
+    await shown(() => expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }]))
   })
 
   it('shows staff the queue, and sends a reply into the session that was opened', async () => {
@@ -67,14 +69,18 @@ describe('a page of the guide', () => {
     const alert = vi.fn()
     vi.stubGlobal('alert', alert)
     await load('staff', SAM)
-    await vi.waitFor(() => expect(texts('#queue button')).toHaveLength(2))
-    const row = [...document.querySelectorAll<HTMLButtonElement>('#queue button')].find(({ textContent }) => textContent === 'Asha: Hello?')
-    row?.click()
-    await vi.waitFor(() => expect(texts()).toEqual(['Asha: Hello?']))
-    await vi.waitFor(() => expect(daemon.calls.find(({ line }) => line.endsWith('/take'))?.body).toMatchObject({ sessionId: 's1' }))
+    await shown(() => expect(texts('#queue button')).toHaveLength(2))
+    const open = (text: string): void =>
+      [...document.querySelectorAll<HTMLButtonElement>('#queue button')].find(({ textContent }) => textContent === text)?.click()
+    open('Asha: Hello?')
+    await shown(() => expect(texts()).toEqual(['Asha: Hello?']))
+    await shown(() => expect(daemon.sessions.get('s1')!.assigned_staff_id).toBe('s1'))
     write('Good evening.')
-    await vi.waitFor(() => expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Hello?', 'Good evening.']))
+    await shown(() => expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Hello?', 'Good evening.']))
     expect(daemon.sessions.get('s2')!.messages).toHaveLength(1)
-    await vi.waitFor(() => expect(alert).toHaveBeenCalledWith('there is no such path'))
+    expect(alert).not.toHaveBeenCalled()
+    daemon.refusal = { status: 409, code: 'session_taken' }
+    open('Asha: Anybody?')
+    await shown(() => expect(alert).toHaveBeenCalledWith('refused'))
   })
 })
