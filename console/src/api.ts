@@ -58,6 +58,11 @@ export class Api {
     return Date.now() + this.clockSkew
   }
 
+  /** Who the caller is. */
+  me(): Promise<Answer<'getMe'>> {
+    return this.call('GET', '/api/gre-chat/me')
+  }
+
   queue(query: QueueQuery): Promise<Answer<'listQueue'>> {
     return this.call('GET', `/api/gre-admin/queue${queryString(query)}`)
   }
@@ -225,7 +230,8 @@ export class Api {
     return this.call('POST', '/api/gre-admin/dead/retry', body)
   }
 
-  private async call<T>(method: string, path: string, body?: unknown, { timeout = TIMEOUT, signal = this.scope.signal } = {}): Promise<T> {
+  /** Call an operation. Raises ApiError. */
+  async call<T>(method: string, path: string, body?: unknown, { timeout = TIMEOUT, signal = this.scope.signal } = {}): Promise<T> {
     if (this.scope.closed) throw new ApiError(0, 'signed_out', 'You are signed out.')
     const headers: Record<string, string> = { Authorization: `Bearer ${this.token()}` }
     if (body !== undefined) headers['Content-Type'] = 'application/json'

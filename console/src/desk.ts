@@ -8,6 +8,7 @@ import { Actions } from './actions'
 import { Alerts } from './alerts'
 import { Api } from './api'
 import { type Auth, STATUS_KEY } from './auth'
+import { Connection, type ConnectionState } from './connection'
 import { Conversation } from './conversation'
 import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
@@ -20,7 +21,6 @@ import { Outgoing } from './outgoing'
 import { Queue } from './queue'
 import { describeRefusal } from './refusals'
 import { TaskScope } from './scope'
-import { type ConnectionState, LiveSocket } from './socket'
 import { StaffList } from './staff-list'
 import { getItem, setItem } from './storage'
 import { TemplateList } from './templates'
@@ -59,7 +59,7 @@ export class Desk extends Emitter {
   readonly viewers: Viewers
   private readonly staffList: StaffList
   private readonly alerts: Alerts
-  private readonly socket: LiveSocket
+  private readonly link: Connection
   /** The last seq that was sent as read for the open conversation. */
   private markedSeq = 0
   /** The open session, once its player is requested. */
@@ -95,22 +95,20 @@ export class Desk extends Emitter {
     this.messageSearch = new MessageSearch(this.api, this.describe, this.emitChange)
     this.goals = new Goals(this.api, scope, this.emitChange, () => void this.queue.reload())
     this.templates = new TemplateList(this.api, this.emitChange)
-    this.viewers = new Viewers(scope, (frame) => this.socket.send(frame), this.emitChange)
+    this.viewers = new Viewers(scope, (frame) => this.link.send(frame), this.emitChange)
     this.typing = new TypingIndicators(scope, (typing) => {
-      if (this.conversation) this.socket.send({ type: 'typing', sessionId: this.conversation.id, typing })
+      if (this.conversation) this.link.send({ type: 'typing', sessionId: this.conversation.id, typing })
     }, this.emitChange)
-    const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
-    this.socket = new LiveSocket(url, {
-      token: () => auth.token,
+    this.link = new Connection(auth, this.api, {
       since: () => this.queue.since(this.conversation),
       onFrame: (frame) => this.handleFrame(frame),
       onState: (state) => this.handleState(state),
-      onTokenRejected: () => this.renewToken(),
+      readMissed: async () => (await Promise.all([this.queue.poll(), this.refresh()]))[0] && !this.conversation?.error,
     })
     auth.attach({
       onRenewed: () => {
         this.tokenExpiresAt = undefined
-        this.socket.authenticate()
+        this.link.useNewToken()
         this.emitChange()
       },
       onExpiring: (at) => {
@@ -123,7 +121,7 @@ export class Desk extends Emitter {
 
   start(): void {
     if (this.scope.closed) return
-    this.socket.start()
+    this.link.start()
     this.auth.scheduleRenewal()
     void this.queue.reload()
   }
@@ -132,7 +130,7 @@ export class Desk extends Emitter {
   stop(): void {
     if (this.scope.closed) return
     this.scope.close()
-    this.socket.stop()
+    this.link.stop()
   }
 
   get offeredName(): string | undefined {
@@ -228,12 +226,12 @@ export class Desk extends Emitter {
     const { conversation, session } = this
     if (!conversation?.loaded || !session?.unread_by_staff) return
     const upTo = Math.min(seq, conversation.contiguousSeq)
-    if (upTo > this.markedSeq && this.socket.send({ type: 'mark_read', sessionId: conversation.id, upToSeq: upTo })) this.markedSeq = upTo
+    if (upTo > this.markedSeq && this.link.send({ type: 'mark_read', sessionId: conversation.id, upToSeq: upTo })) this.markedSeq = upTo
   }
 
   setStatus(status: Presence): void {
     setItem(STATUS_KEY, status)
-    if (!this.socket.send({ type: 'set_status', status })) this.showError('Not connected: your status was not changed.')
+    if (!this.link.send({ type: 'set_status', status })) this.showError('Not connected: your status was not changed.')
   }
 
   /** An error in a sentence for the user. */
@@ -274,7 +272,7 @@ export class Desk extends Emitter {
       case 'staff_status':
         return this.staffList.applyStatus(frame.staffId, frame.displayName, frame.status)
       case 'error':
-        if (frame.code === 'token_expired') return this.renewToken()
+        if (frame.code === 'token_expired') return // the connection renews it
         if (frame.code === 'no_identity') this.stopReason = 'You are no longer active staff.'
         else if (!this.stopReason && frame.code !== 'too_fast') this.showError(frame.error)
         return this.emitChange()
@@ -291,8 +289,8 @@ export class Desk extends Emitter {
     this.drafts.setOwner(staffId)
     this.storedForOthers = storedForOthers(staffId)
     for (const session of frame.sessions) if (this.queue.sessions.has(session.id)) this.queue.applySession(session)
-    const chosenStatus = getItem(STATUS_KEY)
-    if (reconnected && chosenStatus && chosenStatus !== 'online') this.socket.send({ type: 'set_status', status: chosenStatus })
+    const chosenStatus = getItem(STATUS_KEY) as Presence | null
+    if (reconnected && chosenStatus && chosenStatus !== 'online') this.link.send({ type: 'set_status', status: chosenStatus })
     this.markedSeq = 0
     this.playerLoadedFor = undefined
     void this.queue.reload()

@@ -23,6 +23,8 @@ const PAGE_DELAY = 60
 const MAX_SINGLE_FETCHES = 20
 /** Sessions in `since`; the server finds changes of other sessions by the newest of these. */
 const MAX_SINCE_SESSIONS = 200
+/** Milliseconds between two reads of the list while there is no socket. */
+const POLL_INTERVAL = 15_000
 /** Milliseconds. */
 const RETRY_DELAY = 5000
 
@@ -122,6 +124,12 @@ export class Queue {
   async reload(): Promise<void> {
     this.allOpenLoaded = false
     await this.restart()
+  }
+
+  /** Read the list in place of a socket, if the last time is long enough ago: it may have many pages. Return false if that failed. */
+  async poll(): Promise<boolean> {
+    if (this.error || Date.now() - this.loadStartedAt > POLL_INTERVAL) await this.reload()
+    return !this.error
   }
 
   private async restart(): Promise<void> {

@@ -4,6 +4,7 @@
  * The server forgets a view after 15 seconds (docs/websocket.md).
  */
 
+import type { ClientFrame } from '../../client/src/protocol'
 import type { TaskScope } from './scope'
 import type { Viewer } from './types'
 
@@ -17,7 +18,7 @@ export class Viewers {
 
   constructor(
     private readonly scope: TaskScope,
-    private readonly send: (frame: object) => boolean,
+    private readonly send: (frame: ClientFrame) => boolean,
     private readonly onChange: () => void,
   ) {
     document.addEventListener('visibilitychange', () => this.renew(), { signal: scope.signal })

@@ -1,9 +1,9 @@
 /** The top bar: navigation, connection state, colleagues, and the user's settings. */
 
 import { useState } from 'preact/hooks'
+import type { ConnectionState } from '../connection'
 import type { Desk } from '../desk'
 import { initials } from '../format'
-import type { ConnectionState } from '../socket'
 import { type Route, sessionHref } from '../route'
 import { currentTheme, cycleTheme } from '../theme'
 import type { StaffMember, Presence } from '../types'
@@ -12,6 +12,7 @@ import { Icon } from './icons'
 const CONNECTION_LABELS: Record<ConnectionState, string> = {
   connecting: 'Connecting',
   live: 'Live',
+  polling: 'Live, with delay',
   reconnecting: 'Reconnecting',
   offline: 'No network',
   stopped: 'Disconnected',
