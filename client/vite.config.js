@@ -5,6 +5,7 @@ import { defineConfig } from 'vite'
 const ENTRIES = {
   index: 'src/index.ts',
   react: 'react/index.ts',
+  element: 'element/index.ts',
 }
 
 /** Next.js takes a module without this line for one of the server's, where hooks do not exist. */

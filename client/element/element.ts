@@ -26,8 +26,8 @@ const LABELS: Record<string, Record<Label, string>> = {
  * Define `<gre-chat>`. `url` is the daemon's address for elements without the attribute `url`.
  * Does nothing if the element is defined already.
  */
-export function define(modules: Modules, url: string, name = 'gre-chat'): void {
-  if (customElements.get(name)) return
+export function define(modules: Modules, url: string): void {
+  if (customElements.get('gre-chat')) return
 
   class GreChat extends HTMLElement {
     static observedAttributes = ['lang', 'open', 'unread', 'words']
@@ -232,7 +232,7 @@ export function define(modules: Modules, url: string, name = 'gre-chat'): void {
     }
   }
 
-  customElements.define(name, GreChat)
+  customElements.define('gre-chat', GreChat)
 }
 
 function svg(name: string, attributes: Record<string, string>): SVGElement {

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /**
  * The panel: a dialog with the conversation. It is modal on small screens, which it fills, and beside the page on others.
  * Nothing here writes HTML or inline styles as text, so a page's Content-Security-Policy needs no exception.

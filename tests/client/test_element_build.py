@@ -33,6 +33,17 @@ def test_the_committed_build_is_up_to_date(source: Path, tmp_path: Path) -> None
     assert _contents(built) == _contents(BUILT), f"{BUILT} is out of date: run `make client`"
 
 
+def test_the_packages_element_is_imported_without_a_browser(source: Path) -> None:
+    """A server that renders a page imports it, too."""
+    script = (
+        "import { defineChat } from '@gre-bridge/client/element';"
+        "defineChat('http://chat.test');"
+        "console.log(typeof customElements)"
+    )
+    found = npm.run(source, "node", "--input-type=module", "--eval", script)
+    assert found.strip() == "undefined"
+
+
 def test_no_source_writes_html_or_styles_as_text() -> None:
     for path in [*SOURCE.glob("element/**/*.ts"), *SOURCE.glob("element/**/*.tsx")]:
         text = path.read_text()

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** The panel from top to bottom. */
 
 import { useEffect, useRef, useState } from 'preact/hooks'

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** Where a message is written: its text, its files, and the button. Enter sends; on touch screens it begins a line. */
 
 import { useEffect, useRef, useState } from 'preact/hooks'

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** The files of a message: pictures as thumbnails that open large, everything else to save. Addresses are asked for when shown. */
 
 import { useEffect, useRef, useState } from 'preact/hooks'

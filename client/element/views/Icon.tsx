@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** Icons of one stroke, drawn for this project. */
 
 const PATHS = {

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** The messages. The log stays at its end while the person is there, and where it is while somebody reads above. */
 
 import { Component, createRef } from 'preact'

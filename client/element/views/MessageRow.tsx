@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** One message, or one own text that is not stored yet. Texts of people are shown as text, never as HTML. */
 
 import { Component, type ComponentChildren } from 'preact'

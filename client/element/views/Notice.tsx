@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** The state of the connection, in words, if there is something to say. */
 
 import { usePanel } from '../context'

@@ -1,3 +1,4 @@
+/** @jsxImportSource preact */
 /** The files of the message that is being written, with the progress of each. */
 
 import { usePanel } from '../context'
