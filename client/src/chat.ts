@@ -5,7 +5,7 @@ import type { Core } from './core.js'
 import { createDesk } from './desk.js'
 import { ChatError, unreachable } from './errors.js'
 import { createFiles } from './files.js'
-import { createTokens, keyOf, nameIn } from './identity.js'
+import { createTokens, type GivenPerson, keyOf, mergePerson, nameIn } from './identity.js'
 import type { More } from './more.js'
 import { createOutbox, type Draft } from './outbox.js'
 import type { Me, Message, ServerFrame, Session, StaffStatus } from './protocol.js'
@@ -13,8 +13,8 @@ import { type CallOptions, createRest } from './rest.js'
 import { createSessions } from './sessions.js'
 import { socketTransport } from './socket.js'
 import { openStorage } from './storage.js'
-import { createStore, keep } from './store.js'
-import { createTimeline, type Page, type PageQuery, type Timeline } from './timeline.js'
+import { createStore } from './store.js'
+import { createTimeline, type Page, type PageQuery, positionsOf, type Timeline } from './timeline.js'
 import type { Link, LinkState } from './transport.js'
 import { createTimers, loadOnce, withQuery } from './util.js'
 
@@ -22,7 +22,8 @@ import { createTimers, loadOnce, withQuery } from './util.js'
 const LINGER = 5000
 /** Milliseconds over which pages that come back spread their reads. */
 const SPREAD = 2000
-const PERSON = ['role', 'playerId', 'staffId', 'displayName', 'chatEnabled', 'ratingEnabled'] as const
+/** Conversations that are read again after a reconnection. */
+const MAX_KEPT = 10
 
 /** Make a chat. Nothing is connected before the first `subscribe` or `connect`. */
 export function createChat(options: ChatOptions): Chat {
@@ -39,12 +40,15 @@ export function createChat(options: ChatOptions): Chat {
   /** The person whom the token names: known before the server says who it is. */
   let tokenName: string | undefined
   /** The last token of which the server has said that it is this person's. */
-  let confirmed: string | undefined
+  let confirmed: string | null | undefined
+  /** The last token of REST: that of a transport that asks for none itself. */
+  let lastToken: string | null = null
   let link: Link | undefined
   let linkRun = 0
   let held = false
   const timers = createTimers()
   let polls = 0
+  /** The one that was used last is the last. */
   const timelines = new Map<string, Timeline>()
   const present = new Map<string, StaffStatus>()
 
@@ -87,15 +91,15 @@ export function createChat(options: ChatOptions): Chat {
     },
   })
   const desk = createDesk({
-    ...core, sessions, read,
+    ...core, sessions, read, present,
     unsent: (id) => outbox.list().filter((item) => item.note && item.sessionId === id),
     noteStored: outbox.shown,
-    present,
   }, send)
 
   /** The token for a call of REST. If a token does not say that it is the owner's, the server is asked first. */
   async function tokenFor({ refused, owner, token: given }: CallOptions): Promise<string | null> {
     const token = (!refused && given) || (await getToken(!!refused))
+    lastToken = token
     if (!token || !owner) return token
     const name = nameIn(token)
     if (!name && token !== confirmed) await readMe(token)
@@ -120,11 +124,12 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   /** The server has said who the person of a token is. */
-  function identify(given: Person | (Omit<Me, 'ratingEnabled'> & Pick<Person, 'ratingEnabled'>), token: string): void {
+  function identify(given: GivenPerson, token: string | null): void {
+    if (token) noteToken(token)
     const key = keyOf(given)
     if (me && keyOf(me) !== key) reset()
     if (!me && !tokenName) outbox.adopt(key)
-    me = keep<Partial<Person>>(me, Object.fromEntries(PERSON.map((name) => [name, given[name] ?? me?.[name]]))) as Person
+    me = mergePerson(me, given)
     confirmed = token
     changed()
   }
@@ -142,7 +147,7 @@ export function createChat(options: ChatOptions): Chat {
   function open(): void {
     if (ending.signal.aborted || link || connection === 'stopped') return
     const run = ++linkRun
-    let token: string | null
+    let token: string | null = null
     const isCurrent = (): boolean => run === linkRun
     setState('connecting')
     link = (options.transport ?? socketTransport()).open({
@@ -154,7 +159,7 @@ export function createChat(options: ChatOptions): Chat {
         else outbox.hold()
         return token
       },
-      since: () => sessions.since(positions()),
+      since: () => sessions.since(positionsOf(timelines.values())),
       frame: (frame) => isCurrent() && hear(frame, token),
       state: (state, why) => isCurrent() && setState(state, why),
       missed: async () => isCurrent() && missed(),
@@ -184,14 +189,12 @@ export function createChat(options: ChatOptions): Chat {
     changed()
   }
 
-  /** By session, the seq up to which everything is here. */
-  function positions(): Map<string, number> {
-    const found = new Map<string, number>()
-    each((timeline) => timeline.positions().forEach(([id, upTo]) => found.set(id, Math.min(upTo, found.get(id) ?? upTo))))
-    return found
-  }
-
+  /** Read again the conversations that were used last. Others are read anew when they are wanted. */
   async function refresh(): Promise<boolean> {
+    for (const [id, timeline] of [...timelines].slice(0, -MAX_KEPT)) {
+      timeline.close()
+      timelines.delete(id)
+    }
     const done = await Promise.all([desk.part?.refresh() ?? true, ...[...timelines.values()].map((timeline) => timeline.refresh())])
     return done.every(Boolean)
   }
@@ -199,7 +202,8 @@ export function createChat(options: ChatOptions): Chat {
   /** Without a socket: read all that may have changed. The row of a player's latest session is read now and then. */
   async function missed(): Promise<boolean> {
     try {
-      if (!me) await readMe(null)
+      // At least one call says whether the server answers.
+      if (!me || !timelines.size) await readMe(null)
       const done = await refresh()
       if (!isStaff() && polls++ % 4 === 0) await (await more()).readRow()
       return done
@@ -221,10 +225,11 @@ export function createChat(options: ChatOptions): Chat {
 
   function hear(frame: ServerFrame, token: string | null): void {
     options.onFrame?.(frame)
+    if ('session' in frame) apply(frame.session)
     switch (frame.type) {
       case 'authenticated': {
         const again = !!me
-        identify(frame, token!)
+        identify(frame, token ?? lastToken)
         frame.sessions.forEach(apply)
         // Replays bring what was missed, but not who has read it.
         timers.start('read', again ? Math.random() * SPREAD : 0, () => void (refresh(), readMe(token).catch(() => {})))
@@ -235,10 +240,6 @@ export function createChat(options: ChatOptions): Chat {
         break
       case 'attachment_updated':
         each((timeline) => timeline.attachment(frame.sessionId, frame.attachment))
-        break
-      case 'session_updated':
-      case 'session_rated':
-        apply(frame.session)
         break
       case 'messages_read': {
         const own = (frame.by === 'staff') !== isStaff()
@@ -272,7 +273,11 @@ export function createChat(options: ChatOptions): Chat {
 
   function timelineOf(sessionId = ''): Timeline {
     const known = timelines.get(sessionId)
-    if (known) return known
+    if (known) {
+      timelines.delete(sessionId)
+      timelines.set(sessionId, known)
+      return known
+    }
     const isCurrent = (): boolean => timelines.get(sessionId) === own
     const own = createTimeline(sessionId, {
       page,
@@ -310,7 +315,7 @@ export function createChat(options: ChatOptions): Chat {
     connect() {
       held = true
       timers.end('linger')
-      if (connection === 'stopped') connection = 'idle'
+      if (connection === 'stopped' && !ending.signal.aborted) connection = 'idle'
       open()
     },
     close() {
@@ -328,7 +333,7 @@ export function createChat(options: ChatOptions): Chat {
     typing: (sessionId) => read(`t${sessionId}`, () => loaded?.typing.list(sessionId) ?? []),
     staffOnline: () => read('present', () => [...present.values()].filter(({ status }) => status !== 'offline')),
     send: (text, { files = [], ...more }: SendOptions = {}) => send({ ...more, text, files }),
-    retry: (id) => outbox.retry(id, positions().get(outbox.get(id)?.sessionId ?? '')),
+    retry: (id) => outbox.retry(id, positionsOf(timelines.values())),
     discard: outbox.discard,
     loadOlder: (sessionId) => timelineOf(sessionId).loadOlder(),
     markRead(sessionId, upToSeq) {

@@ -3,11 +3,21 @@
 import type { Person } from './api.js'
 import type { Me } from './protocol.js'
 import { unreachable } from './errors.js'
+import { keep } from './store.js'
 
 /** Milliseconds in which the page has to return a token. */
 const TOKEN_WITHIN = 30_000
 
-export const keyOf = ({ playerId, staffId }: Pick<Person | Me, 'playerId' | 'staffId'>): string => (staffId == null ? `player:${playerId}` : `staff:${staffId}`)
+const PERSON = ['role', 'playerId', 'staffId', 'displayName', 'chatEnabled', 'ratingEnabled'] as const
+
+/** What a frame or GET /api/gre-chat/me says of a person. */
+export type GivenPerson = Person | (Omit<Me, 'ratingEnabled'> & Pick<Person, 'ratingEnabled'>)
+
+/** What is known of a person, and is said now. The same object if that is nothing new. */
+export const mergePerson = (known: Person | undefined, given: GivenPerson): Person =>
+  keep<Partial<Person>>(known, Object.fromEntries(PERSON.map((name) => [name, given[name] ?? known?.[name]]))) as Person
+
+export const keyOf = ({ playerId, staffId }: Pick<GivenPerson, 'playerId' | 'staffId'>): string => (staffId == null ? `player:${playerId}` : `staff:${staffId}`)
 
 /** The person whom a token names, by what the server reads of it; undefined if it is no JWT, or names nobody. */
 export function nameIn(token: string): string | undefined {

@@ -78,14 +78,17 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     flush()
   }
 
+  /** The author's texts, in the order of writing, and those whose author is not known yet. */
+  const list = (): Item[] => [...items.values()].filter((item) => !item.owner || item.owner === author())
+
   /** Send what is due: the first text of each session. */
   const flush = (): void => {
     const seen = new Set<string>()
-    for (const item of items.values()) {
+    for (const item of list()) {
       const lane = laneOf(item)
       if (item.stored || item.state === 'refused' || seen.has(lane)) continue
       seen.add(lane)
-      if (item.state === 'sending' || timers.has(lane) || !item.owner || item.owner !== author()) continue
+      if (item.state === 'sending' || timers.has(lane) || !item.owner) continue
       if (adopted.has(item.id) && storage.get(nameOf(item)) === null) return remove(item)
       try {
         if (!ready(item)) continue
@@ -117,8 +120,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   return {
     flush,
     get: (id: string): Item | undefined => items.get(id),
-    /** The author's texts, in the order of writing. */
-    list: (): Item[] => [...items.values()],
+    list,
     add(draft: Draft): Item {
       // Two texts of the same millisecond keep their order.
       lastAt = Math.max(lastAt + 1, Date.now())
@@ -129,10 +131,10 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       queueMicrotask(flush)
       return item
     },
-    retry(id: string, afterSeq?: number): void {
+    retry(id: string, positions: Map<string, number>): void {
       const item = items.get(id)
       if (item?.state !== 'refused') return
-      update(item, { state: 'waiting', owner: item.owner ?? author(), ...(item.afterSeq !== undefined && { afterSeq: afterSeq ?? item.afterSeq }) })
+      update(item, { state: 'waiting', owner: item.owner ?? author(), afterSeq: item.afterSeq === undefined ? undefined : (positions.get(item.sessionId!) ?? item.afterSeq) })
       flush()
     },
     discard(id: string): Item | undefined {
@@ -153,14 +155,13 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       const item = items.get(id)
       if (item) remove(item)
     },
-    /** The person is known. Texts without an author are that person's; those of others stay in storage. */
+    /** The person is known. Texts without an author are that person's; those of others wait for them. */
     adopt(owner: string): void {
-      for (const item of [...items.values()]) {
-        if (!item.owner) {
-          const own = { ...item, owner }
-          items.set(item.id, own)
-          save(own)
-        } else if (item.owner !== owner) items.delete(item.id)
+      for (const item of items.values()) {
+        if (item.owner) continue
+        const own = { ...item, owner }
+        items.set(item.id, own)
+        save(own)
       }
       load(owner)
       changed()

@@ -21,8 +21,6 @@ const POLL_EVERY = 6000
 const RETRY_WHILE_POLLING = 30_000
 /** After close code 4429 without another time. */
 const RATE_LIMITED = 30_000
-/** Timers that are late by more than this have slept, and the connection with them. Background tabs are late by a minute at most. */
-const SLEPT = 120_000
 /** Tokens that may be refused one after the other. */
 const MAX_REFUSALS = 5
 
@@ -39,7 +37,6 @@ function openLink(host: TransportHost): Link {
   let failures = 0
   let refusals = 0
   let retryAfter = 0
-  let notBefore = 0
   let polls = 0
   /** The number of the running poll, 0 without one. */
   let pollRun = 0
@@ -77,18 +74,15 @@ function openLink(host: TransportHost): Link {
     if (reason) host.state('stopped', reason)
   }
 
-  /** Call `then` after a delay; a call that is very late tells that the machine has slept. */
-  const watch = (delay: number, then: () => void): void => {
-    const due = Date.now() + delay
-    timers.start('watch', delay, () => (Date.now() - due > SLEPT ? lost(1006, true) : then()))
-  }
+  const watch = (delay: number, then: () => void): void => timers.start('watch', delay, then)
 
+  /** Ask for a sign of life: a connection may be dead without a close, as after sleep. */
   const ping = (within = PONG_WITHIN): void => {
     transmit({ type: 'ping' })
     watch(within, () => lost(1006))
   }
 
-  const lost = (code: number, atOnce = false): void => {
+  const lost = (code: number): void => {
     drop()
     const refused = code === 4401
     if (refused) refusals += 1
@@ -96,12 +90,12 @@ function openLink(host: TransportHost): Link {
     if (reason) return stop(reason)
     failures += 1
     // A refused token is renewed at once; if that one is refused, too, later and later.
-    let delay = atOnce || (refused && refusals < 2) ? 0 : backoff(failures, polling ? RETRY_WHILE_POLLING : undefined)
+    let delay = refused && refusals < 2 ? 0 : backoff(failures, polling ? RETRY_WHILE_POLLING : undefined)
     if (code === 4429) delay = retryAfter ? retryAfter * 1000 : jitter(RATE_LIMITED)
-    notBefore = code === 4429 ? Date.now() + delay : 0
     // All clients of a daemon that restarts come back.
     if (code === 1012 || code === 1013) delay += Math.random() * 1500
-    timers.start('connect', delay, () => connect(refused))
+    // Nothing shortens the time that the server has asked for.
+    timers.start(code === 4429 ? 'wait' : 'connect', delay, () => connect(refused))
     report()
     if (failures > 1 && !pollRun) void poll()
   }
@@ -176,7 +170,7 @@ function openLink(host: TransportHost): Link {
     report()
     if (isOffline()) return
     if (live) ping(PONG_WITHIN / 2)
-    else if (timers.has('connect') && Date.now() >= notBefore) connect()
+    else if (timers.has('connect')) connect()
   }
 
   for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })

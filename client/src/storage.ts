@@ -10,32 +10,19 @@ export interface Kept {
   names(prefix: string): string[]
 }
 
-/** By default localStorage. What it refuses, or all if there is none or it is null, is in memory until the page closes. */
+/** By default localStorage; null: none. What storage refuses (it is full, or forbidden) is not kept; reading finds nothing then. */
 export function openStorage(given: ChatStorage | null | undefined): Kept {
-  const memory = new Map<string, string>()
   const use = <T>(act: (storage: ChatStorage) => T): T | undefined => {
     try {
       const storage = given === undefined ? globalThis.localStorage : given
       return storage ? act(storage) : undefined
     } catch {
-      // It is full, or forbidden.
       return undefined
     }
   }
   return {
-    get: (name) => use((storage) => storage.getItem(name)) ?? memory.get(name) ?? null,
-    set(name, value) {
-      if (value === null) memory.delete(name)
-      else memory.set(name, value)
-      use((storage) => {
-        // An older value must not be read instead of one that is refused.
-        storage.removeItem(name)
-        if (value === null) return
-        storage.setItem(name, value)
-        memory.delete(name)
-      })
-    },
-    names: (prefix) =>
-      [...memory.keys(), ...(use((storage) => Array.from({ length: storage.length }, (_, index) => storage.key(index)!)) ?? [])].filter((name) => name.startsWith(prefix)),
+    get: (name) => use((storage) => storage.getItem(name)) ?? null,
+    set: (name, value) => use((storage) => (value === null ? storage.removeItem(name) : storage.setItem(name, value))),
+    names: (prefix) => (use((storage) => Array.from({ length: storage.length }, (_, index) => storage.key(index)!)) ?? []).filter((name) => name.startsWith(prefix)),
   }
 }

@@ -301,3 +301,10 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
     close: timers.clear,
   }
 }
+
+/** By session, the seq up to which everything is here. */
+export function positionsOf(timelines: Iterable<Timeline>): Map<string, number> {
+  const found = new Map<string, number>()
+  for (const timeline of timelines) for (const [id, upTo] of timeline.positions()) found.set(id, Math.min(upTo, found.get(id) ?? upTo))
+  return found
+}

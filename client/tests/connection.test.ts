@@ -144,7 +144,7 @@ test('a connection that is dead without a close is replaced', async () => {
   expect(chat.status().connection).toBe('live')
 })
 
-test('after an hour of sleep it connects at once, and shows what was missed', async () => {
+test('after an hour of sleep the connection is found dead within seconds, and what was missed is shown', async () => {
   const { chat, daemon } = open()
   daemon.store('s1', 'staff', 'one')
   chat.messages()
@@ -153,10 +153,51 @@ test('after an hour of sleep it connects at once, and shows what was missed', as
   socket.hear = () => {} // the network has forgotten it
   vi.setSystemTime(Date.now() + 3_600_000)
   daemon.store('s1', 'staff', 'two')
-  await pass(20_100)
+  // What is left of the time to the next sign of life, and the time for its answer.
+  await pass(31_000)
   expect(daemon.sockets).toHaveLength(2)
   expect(chat.status().connection).toBe('live')
   expect(shown(chat)).toEqual(['one', 'two'])
+})
+
+test('a page that is looked at again asks for a sign of life at once', async () => {
+  const page = new EventTarget()
+  vi.stubGlobal('addEventListener', page.addEventListener.bind(page))
+  const { chat, daemon } = open()
+  await pass(1000)
+  const { socket } = daemon
+  socket.hear = () => {}
+  page.dispatchEvent(new Event('visibilitychange'))
+  await pass(4900)
+  expect(daemon.sockets).toHaveLength(1)
+  await pass(1000)
+  expect(daemon.sockets).toHaveLength(2)
+  expect(chat.status().connection).toBe('live')
+  chat.close()
+  page.dispatchEvent(new Event('online'))
+  await pass(60_000)
+  expect(daemon.sockets).toHaveLength(2)
+})
+
+test('without a network the state says so, and the connection comes back with it', async () => {
+  const page = new EventTarget()
+  vi.stubGlobal('addEventListener', page.addEventListener.bind(page))
+  const { chat, daemon } = open()
+  await pass(100)
+  vi.stubGlobal('navigator', { onLine: false })
+  daemon.upgrades = 'refuse'
+  daemon.rest = 'fails'
+  page.dispatchEvent(new Event('offline'))
+  expect(chat.status().connection).toBe('offline')
+  daemon.socket.end(1006)
+  await pass(60_000)
+  expect(chat.status().connection).toBe('offline')
+  vi.stubGlobal('navigator', { onLine: true })
+  daemon.upgrades = 'work'
+  daemon.rest = 'works'
+  page.dispatchEvent(new Event('online'))
+  await pass(50)
+  expect(chat.status().connection).toBe('live')
 })
 
 test('without listeners the connection is closed after 5 s, and not before', async () => {

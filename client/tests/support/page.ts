@@ -50,6 +50,7 @@ afterEach(() => {
   for (const chat of chats.splice(0)) chat.close()
   vi.useRealTimers()
   vi.restoreAllMocks()
+  vi.unstubAllGlobals()
 })
 
 /** Open a page; `options` are those of the chat. */

@@ -75,7 +75,7 @@ export interface Chat {
     url(attachmentId: string, variant?: 'thumb' | 'view' | 'file'): Promise<string>;
     /** Rate a closed session of the player. Raises ChatError. */
     rate(sessionId: string, score: 1 | 2 | 3 | 4 | 5, comment?: string): Promise<Session>;
-    /** Close a session; a player closes its open one. Raises ChatError. */
+    /** Close a session, of staff (the daemon refuses it to players: `staff_only`). Raises ChatError. */
     closeSession(sessionId?: string): Promise<void>;
     readonly staff: StaffChat;
 }

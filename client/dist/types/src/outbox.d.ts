@@ -33,15 +33,14 @@ export interface OutboxOwner {
 export declare function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner): {
     flush: () => void;
     get: (id: string) => Item | undefined;
-    /** The author's texts, in the order of writing. */
     list: () => Item[];
     add(draft: Draft): Item;
-    retry(id: string, afterSeq?: number): void;
+    retry(id: string, positions: Map<string, number>): void;
     discard(id: string): Item | undefined;
     /** The server has stored it; it is shown until `shown`. */
     stored(id: string): void;
     shown(id: string): void;
-    /** The person is known. Texts without an author are that person's; those of others stay in storage. */
+    /** The person is known. Texts without an author are that person's; those of others wait for them. */
     adopt(owner: string): void;
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */
     hold(): void;

@@ -7,5 +7,5 @@ export interface Kept {
     /** The names that begin with a prefix. */
     names(prefix: string): string[];
 }
-/** By default localStorage. What it refuses, or all if there is none or it is null, is in memory until the page closes. */
+/** By default localStorage; null: none. What storage refuses (it is full, or forbidden) is not kept; reading finds nothing then. */
 export declare function openStorage(given: ChatStorage | null | undefined): Kept;

@@ -53,3 +53,5 @@ export declare function createTimeline(sessionId: string, owner: TimelineOwner):
     };
     close: () => void;
 };
+/** By session, the seq up to which everything is here. */
+export declare function positionsOf(timelines: Iterable<Timeline>): Map<string, number>;
