@@ -19,7 +19,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>A house</title>
 <link rel="stylesheet" href="/house/page.css">
-<script src="/widget.js" async></script>
+<script src="{daemon}/widget.js" async></script>
 <script src="/house/page.js" defer></script>
 </head>
 <body>
@@ -46,11 +46,15 @@ class Visitor(Person):
 
     def visit(
         self, script: str = WITH_TOKEN, *, policy: str = STRICT, lang: str = "en", direction: str = "ltr",
-        attributes: str = "", player: int = 29,
+        attributes: str = "", player: int = 29, origin: str = "",
     ) -> Visitor:  # fmt: skip
-        """Open the page. `script` runs with the element as `chat`; with WITH_FAKE it gets the tests' own chat."""
+        """Open the page, by default at the daemon's origin.
+
+        `script` runs with the element as `chat`; with WITH_FAKE it gets the tests' own chat.
+        """
+        daemon = self.world.console if origin else ""
         files = {
-            "": ("text/html", _PAGE.format(lang=lang, dir=direction, attributes=attributes)),
+            "": ("text/html", _PAGE.format(lang=lang, dir=direction, attributes=attributes, daemon=daemon)),
             "page.css": ("text/css", _CSS),
             "page.js": ("text/javascript", FAKE + _TOKEN + script),
             "token": ("text/plain", self.world.token(f"player:{player}")),
@@ -64,7 +68,7 @@ class Visitor(Person):
             )
 
         self.page.route("**/house/*", serve)
-        self.page.goto(f"{self.world.console}/house/")
+        self.page.goto(f"{origin or self.world.console}/house/")
         expect(self.launcher).to_be_visible()
         return self
 

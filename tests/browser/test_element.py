@@ -403,6 +403,16 @@ def test_words_languages_and_direction(join: Join) -> None:
     assert mine["x"] < theirs["x"]
 
 
+def test_a_page_of_another_origin_loads_it(join: Join) -> None:
+    asha: Visitor = join(Visitor)
+    policy = f"default-src 'none'; script-src 'self' {asha.world.console}; style-src 'self'"
+    asha.visit(WITH_FAKE, policy=policy, origin="http://house.example")
+    asha.converse(messages=TALK)
+    asha.open()
+    expect(asha.field).to_be_focused()
+    assert len(asha.texts()) == len(TALK)
+
+
 def test_who_is_there(asha: Visitor) -> None:
     asha.open()
     presence = asha.panel.locator("[part=presence]")
