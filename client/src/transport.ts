@@ -23,6 +23,7 @@ export interface TransportHost {
   since(): Record<string, number> | undefined
   /** Hand over a frame. One with `type: 'authenticated'` says who the person is. */
   frame(frame: ServerFrame): void
+  /** With `stopped` the transport has ended, and is opened anew when the page wants that. */
   state(state: LinkState, reason?: string): void
   /** Events may have been missed: the core reads sessions and messages again. False: that failed, and will be tried again. */
   missed(): Promise<boolean>
