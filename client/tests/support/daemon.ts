@@ -70,7 +70,7 @@ export class Daemon {
   /** Answers of REST to what changes something do not arrive. */
   loseAnswers = false
   /** Refuse what a person sends. */
-  refusal: { status: number; code: string; details?: object } | undefined
+  refusal: { status: number; code: string; details?: object; retryAfter?: number } | undefined
   /** What the storage of files does with an upload. */
   storage: 'works' | 'fails' | 'refuses' | 'loses the answer' = 'works'
   readonly files = new Map<string, Attachment>()
@@ -238,13 +238,14 @@ export class Daemon {
     if (url.pathname === '/api/gre-chat/send' || url.pathname === '/api/gre-admin/reply') {
       if (who.role === 'player' && body!.playerId !== who.playerId) return answer(403, { code: 'player_mismatch', error: 'not your id' })
       if (!body!.message && !body!.attachmentIds) return answer(400, { code: 'message_empty', error: 'a message needs a text' })
-      if (this.refusal) return answer(this.refusal.status, { success: false, code: this.refusal.code, error: 'refused', details: this.refusal.details })
+      if (this.refusal) return answer(this.refusal.status, { success: false, code: this.refusal.code, error: 'refused', details: this.refusal.details }, this.refusal.retryAfter ? { 'Retry-After': String(this.refusal.retryAfter) } : {})
       const sessionId = (body!.sessionId as string) ?? this.openOf(who)
       const { message, duplicate } = this.store(sessionId, who.role, body!.message as string, { id: body!.id as string })
       if (this.loseAnswers) throw new TypeError('fetch failed')
       return answer(duplicate ? 200 : 201, { success: true, message })
     }
     if (url.pathname === '/api/gre-chat/attachments') {
+      if (this.refusal) return answer(this.refusal.status, { code: this.refusal.code, error: 'refused' })
       const { id, name, type, bytes, alt = null } = body as unknown as Attachment
       const known = this.files.get(id)
       const file: Attachment = known ?? { id, kind: 'image', type, name, alt, bytes, width: null, height: null, preview: null, place: null, state: 'awaited' }

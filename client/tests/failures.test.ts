@@ -1,0 +1,64 @@
+import { expect, test } from 'vitest'
+
+import { ASHA, BINA, open, pass, shown } from './support/page.js'
+
+test('a conversation that cannot be read at first is read later, and says so', async () => {
+  const { chat, daemon } = open()
+  daemon.store('s1', 'staff', 'one')
+  daemon.rest = 'fails'
+  chat.messages()
+  await pass(500)
+  expect(chat.messages()).toMatchObject({ state: 'failed', error: { code: 'unreachable' } })
+  daemon.rest = 'works'
+  await pass(5000)
+  expect(chat.messages()).toMatchObject({ state: 'complete', error: undefined })
+  expect(shown(chat)).toEqual(['one'])
+})
+
+test('a call of REST that is refused for its token is made again with a renewed one', async () => {
+  const page = open({ getToken: (refused) => (refused ? page.token : `${page.token} old`) })
+  const { daemon } = page
+  page.chat.messages()
+  await pass(5000)
+  daemon.calls.length = 0
+  page.chat.send('one')
+  await pass(200)
+  expect(shown(page.chat)).toEqual(['one'])
+  expect(daemon.calls.filter(({ line }) => line.endsWith('/send')).map(({ token }) => token)).toEqual([`${ASHA} old`, ASHA])
+})
+
+test('the server’s Retry-After is kept', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  daemon.refusal = { status: 429, code: 'too_fast', retryAfter: 20 }
+  chat.send('one')
+  await pass(100)
+  daemon.refusal = undefined
+  await pass(19_000)
+  expect(shown(chat)).toEqual([])
+  await pass(2000)
+  expect(shown(chat)).toEqual(['one'])
+})
+
+test('files beyond the day’s number fail at once', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  daemon.refusal = { status: 429, code: 'file_quota' }
+  const upload = chat.upload(new File(['1'], 'a.txt'))
+  await pass(500)
+  expect(upload).toMatchObject({ state: 'failed', error: { code: 'file_quota' } })
+})
+
+test('another person’s token ends what is shown of the first, before the server has answered', async () => {
+  const page = open()
+  page.daemon.store('s1', 'staff', 'to Asha')
+  page.chat.messages()
+  await pass(100)
+  page.token = BINA
+  page.daemon.upgrades = 'hang'
+  page.daemon.socket.end(1006)
+  await pass(2000)
+  expect(shown(page.chat)).toEqual([])
+  expect(page.chat.status().me).toBeUndefined()
+})
