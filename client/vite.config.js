@@ -16,6 +16,7 @@ export default defineConfig({
     outDir: 'dist',
     emptyOutDir: true,
     target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'], // light-dark() stays
     modulePreload: false,
     minify: 'oxc',
     lib: { entry: ENTRIES, formats: ['es'] },

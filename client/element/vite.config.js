@@ -42,6 +42,7 @@ export default defineConfig({
     outDir: '../../gre_bridge/widget',
     emptyOutDir: true,
     target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'], // light-dark() stays
     modulePreload: false,
     minify: 'oxc',
     // As a library: pages have no preloads to wait for.

@@ -10,5 +10,5 @@ const PATHS = {
 }
 
 export function Icon({ name }: { name: keyof typeof PATHS }) {
-  return <svg class={`icon ${name}`} viewBox="0 0 24 24" aria-hidden="true"><path d={PATHS[name]} /></svg>
+  return <svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d={PATHS[name]} /></svg>
 }
