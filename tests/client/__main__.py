@@ -11,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.client.cases import CASES, Case
+from tests.client.clients import HOOKS, SOCKET_CLIENT
 from tests.client.samples import EARLIER_PUSHER, EARLIER_SOCKET, PUSHER_SAMPLE, SOCKET_SAMPLE
 from tests.client.world import WITHIN, World, world_for
 from tests.support.template import Template
 
 SUBJECTS = {
+    "client-ws": SOCKET_CLIENT,
+    "hooks": HOOKS,
     "sample-ws": SOCKET_SAMPLE,
     "sample-pusher": PUSHER_SAMPLE,
     "earlier-ws": EARLIER_SOCKET,

@@ -23,20 +23,21 @@ class Screen:
     faults: list[str] = field(default_factory=list)
     """What was wrong in a state, in words."""
     states: int = 0
+    may_clear: bool = False
+    """True until the page has taken away all messages at once, because another person has signed in."""
     _ids: set[str] = field(default_factory=set)
     _last: dict[str, int] = field(default_factory=dict)
 
     def apply(self, line: dict[str, Any]) -> None:
-        """Apply a line of the page's process: `shown`, `cleared`, or another one, which changes nothing."""
-        if "cleared" in line:
-            self.messages = []
-            self._ids.clear()
-            self._last.clear()
-        elif change := line.get("shown"):
+        """Apply a line of the page's process: `shown`, or another one, which changes nothing."""
+        if change := line.get("shown"):
             at, fresh = change["at"], [Shown(*item) for item in change["fresh"]]
+            everything = not at and change["gone"] == len(self.messages)
             gone = self.messages[at : at + change["gone"]]
             self.messages[at : at + change["gone"]] = fresh
-            self._judge(gone, fresh, at)
+            appended = not gone and at + len(fresh) == len(self.messages)
+            self._judge([] if everything and self.may_clear else gone, fresh if appended else None)
+            self.may_clear &= not everything
 
     def texts(self) -> dict[str, list[str]]:
         """The texts of each session, in the order shown."""
@@ -53,14 +54,14 @@ class Screen:
             for session, each in stored.items()
         )
 
-    def _judge(self, gone: list[Shown], fresh: list[Shown], at: int) -> None:
+    def _judge(self, gone: list[Shown], appended: list[Shown] | None) -> None:
         self.states += 1
-        if gone or at + len(fresh) != len(self.messages):
+        if appended is None:
             self._last.clear()
             self._ids.clear()
             self._judge_in_order(self.messages)
         else:
-            self._judge_in_order(fresh)
+            self._judge_in_order(appended)
         for message in gone:
             if message.id not in self._ids:
                 self._add(f"vanished: {message.text}")

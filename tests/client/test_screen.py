@@ -50,6 +50,16 @@ def test_a_fault_counts_even_if_a_later_state_is_right(lines: list[dict[str, Any
     screen = Screen()
     for line in lines:
         screen.apply(line)
-    screen.apply({"cleared": True})
+    screen.apply(change(len(screen.messages), 0, item(1, "b"), item(2, "b")))
     assert screen.faults == [fault]
-    assert screen.messages == []
+
+
+def test_all_messages_may_go_once_when_another_person_signs_in() -> None:
+    screen = Screen()
+    screen.apply(change(0, 0, item(1), item(2)))
+    screen.may_clear = True
+    for line in (change(0, 2), change(0, 0, item(1, "b"), item(2, "b"))):
+        screen.apply(line)
+    assert screen.faults == []
+    screen.apply(change(0, 2))
+    assert screen.faults == ["vanished: text b1", "vanished: text b2"]

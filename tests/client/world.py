@@ -134,6 +134,7 @@ class Scene:
 
     def sign_in(self, page: Page, player: int, *, reopen: bool = True) -> None:
         """Give a page the token of a player, and let it open its chat for that player."""
+        page.refresh().may_clear = bool(page.refresh().messages)
         page.player = player
         page.call("token", token=self.token(player))
         if reopen:

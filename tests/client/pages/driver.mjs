@@ -28,12 +28,6 @@ export function show({ id, seq, session_id, message }) {
   say({ shown: { at: now.length - 1, gone: 0, fresh: now.slice(-1) } })
 }
 
-/** Show nothing: another person uses the page. */
-export function clear() {
-  now = []
-  say({ cleared: true })
-}
-
 let token = env.USER_TOKEN
 let tokenDelay = 0
 

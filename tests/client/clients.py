@@ -1,0 +1,13 @@
+"""The pages that are made with the client, in Node.js: over /ws, over Pusher and Supabase, and with the hooks."""
+
+from __future__ import annotations
+
+from tests.client.world import PAGES, Subject
+
+
+def _page(name: str) -> str:
+    return (PAGES / name).read_text()
+
+
+SOCKET_CLIENT = Subject("the client over /ws", lambda: _page("client.mjs"), pages_back=True)
+HOOKS = Subject("the hooks in StrictMode", lambda: _page("hooks.mjs"), pages_back=True)
