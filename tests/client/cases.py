@@ -24,7 +24,7 @@ SHORT = 4.0
 """Seconds that a token lives; `world_for` shortens the time of grace after it."""
 GRACE = 4.0
 """Seconds until the daemon has closed a connection whose token has expired."""
-OBSERVED = 8.0
+OBSERVED = 5.0
 """Seconds during which attempts are counted."""
 
 
@@ -140,7 +140,7 @@ def session_closed_meanwhile(world: World, within: float = WITHIN) -> None:
         scene.send()
         scene.network.plug()
         scene.settle()
-        assert len(scene.stored()) == 2
+        assert len(scene.stored()) == 2, "no session was opened"
         scene.assert_live()
 
 
@@ -170,11 +170,15 @@ def lost_acknowledgement(world: World, within: float = WITHIN) -> None:
             page, text = scene.page, f"mine {world.number()}"
             scene.network.hold_answers_to(text)
             page.send(text)
-            scene.wait(lambda text=text, scene=scene: text in scene.stored_by_pages(), "it is not stored")
+            _wait_until_stored(scene, text)
             scene.write("staff")
             scene.network.drop()
             scene.settle()
             scene.assert_live()
+
+
+def _wait_until_stored(scene: Scene, text: str) -> None:
+    scene.wait(lambda: text in scene.stored_by_pages(), f"{text} is not stored")
 
 
 def token_expires(world: World, within: float = WITHIN) -> None:
@@ -189,21 +193,31 @@ def token_expires(world: World, within: float = WITHIN) -> None:
 
 
 def token_never_renewed(world: World, within: float = WITHIN) -> None:
-    """The token expires and there is no other one: the page asks seldom, keeps what was written, and sends it at last."""
+    """The token expires and there is no other one: the page asks seldom, keeps what was written, and sends it at last.
+
+    Supabase takes a token for half a minute after its end, so it is accepted and expired at once; then it is refused.
+    """
     with world.scene(within) as scene:
         page = scene.open(expires_in=SHORT)
         let_pass(SHORT + GRACE, "the token expires, and its time of grace")
+        _assert_seldom_asks(scene)
+        page.call("token", token=scene.token(expires_in=-HOUR))
+        scene.network.drop()
         texts = scene.send(2)
         scene.write("staff")
-        attempts = page.count("asked") + scene.network.handshakes
-        let_pass(OBSERVED, "a page that is told no does not hammer")
-        attempts = page.count("asked") + scene.network.handshakes - attempts
-        assert attempts <= OBSERVED * 2, f"{attempts} attempts in {OBSERVED} s"
-        assert page.unsent() == texts
+        _assert_seldom_asks(scene)
+        assert page.unsent() == texts, f"unsent: {page.unsent()} instead of {texts}"
         page.call("token", token=scene.token())
         page.call("connect")
         scene.settle()
         scene.assert_live()
+
+
+def _assert_seldom_asks(scene: Scene) -> None:
+    attempts = scene.page.count("asked") + scene.network.handshakes
+    let_pass(OBSERVED, "a page that is told no does not hammer")
+    attempts = scene.page.count("asked") + scene.network.handshakes - attempts
+    assert attempts <= OBSERVED * 4, f"{attempts} attempts in {OBSERVED} s"
 
 
 def another_person_signs_in(world: World, within: float = WITHIN) -> None:
@@ -217,7 +231,8 @@ def another_person_signs_in(world: World, within: float = WITHIN) -> None:
         scene.network.plug()
         scene.settle()
         scene.assert_live()
-        assert page.sent_by(first) == texts and not scene.stored_by_pages(first)
+        assert page.sent_by(first) == texts
+        assert not scene.stored_by_pages(first), "texts of one player were sent while another was signed in"
         scene.sign_in(page, first)
         scene.settle()
         scene.assert_live()
@@ -234,7 +249,8 @@ def token_of_another_person(world: World, within: float = WITHIN) -> None:
         scene.network.plug()
         scene.settle()
         scene.assert_live()
-        assert page.sent_by(first) == texts and not scene.stored_by_pages(first)
+        assert page.sent_by(first) == texts
+        assert not scene.stored_by_pages(first), "texts of one player were sent while another was signed in"
         scene.sign_in(page, first)
         scene.settle()
 
@@ -289,7 +305,7 @@ def reload_with_unsent_text(world: World, within: float = WITHIN) -> None:
         text = f"mine {world.number()}"
         scene.network.hold_answers_to(text)
         page.send(text)
-        scene.wait(lambda: text in scene.stored_by_pages(), "it is not stored")
+        _wait_until_stored(scene, text)
         scene.close(page)
         scene.network.drop()
         scene.open()
@@ -319,7 +335,7 @@ def upgrades_refused(world: World, within: float = WITHIN) -> None:
         scene.network.refuse_upgrades = True
         page = scene.open()
         scene.assert_live()
-        assert page.call("status")["connection"] == "polling"
+        assert page.call("status")["connection"] == "polling", page.call("status")
         scene.network.refuse_upgrades = False
         scene.wait(lambda: page.call("status")["connection"] == "live", "the page opens no socket again")
         scene.assert_live()

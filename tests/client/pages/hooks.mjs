@@ -24,6 +24,17 @@ const Item = memo(({ message }) =>
   ),
 )
 
+const known = new WeakMap()
+
+/** The message of an item of the document. Items never change: React makes a new one for another message. */
+function read(item) {
+  if (!known.has(item)) {
+    const { id, seq, session } = item.dataset
+    known.set(item, { id, seq: Number(seq), session_id: session, message: item.textContent })
+  }
+  return known.get(item)
+}
+
 function Conversation() {
   const chat = useChat()
   const { messages } = useMessages()
@@ -32,15 +43,7 @@ function Conversation() {
   const send = useSend()
   useLayoutEffect(() => {
     Object.assign(page, { unsent, status, send })
-    const items = [...list.querySelectorAll('li')]
-    render(
-      items.map((item) => ({
-        id: item.dataset.id,
-        seq: Number(item.dataset.seq),
-        session_id: item.dataset.session,
-        message: item.textContent,
-      })),
-    )
+    render([...list.firstChild.childNodes].map(read))
   })
   return createElement('ul', null, messages.map((message) => createElement(Item, { key: message.id, message })))
 }
