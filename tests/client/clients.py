@@ -11,3 +11,5 @@ def _page(name: str) -> str:
 
 SOCKET_CLIENT = Subject("the client over /ws", lambda: _page("client.mjs"), pages_back=True)
 HOOKS = Subject("the hooks in StrictMode", lambda: _page("hooks.mjs"), pages_back=True)
+CLIENTS = (SOCKET_CLIENT, HOOKS)
+"""Each bears every case."""
