@@ -30,6 +30,7 @@ export function socketTransport(): Transport {
 
 function openLink(host: TransportHost): Link {
   let socket: WebSocket | undefined
+  let used: string | undefined
   let live = false
   let polling = false
   /** The number of the present try: what belongs to an earlier one is ignored. */
@@ -106,8 +107,9 @@ function openLink(host: TransportHost): Link {
     try {
       const token = await host.token(refused)
       if (own !== attempt) return
-      if (token) use(token)
-      else stop('signed_out')
+      if (!token) stop('signed_out')
+      // The server would take an expired token again while it allows for clocks that differ, and refuse it at once.
+      else if (!live || token !== used) use((used = token))
     } catch {
       // The server ends a live connection that gets no token.
       if (own === attempt && !live) lost(1006)
@@ -176,5 +178,5 @@ function openLink(host: TransportHost): Link {
   for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })
   connect()
 
-  return { send: (frame) => live && transmit(frame), close: () => stop(), wake }
+  return { send: (frame) => live && transmit(frame), close: stop, wake }
 }

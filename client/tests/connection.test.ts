@@ -122,6 +122,8 @@ test('an expired token is renewed on the same connection', async () => {
   page.chat.messages()
   await pass(100)
   asked.length = 0
+  page.token = `${ASHA} renewed`
+  daemon.persons.set(page.token, daemon.persons.get(ASHA)!)
   const calls = daemon.calls.length
   daemon.socket.hear({ type: 'error', code: 'token_expired', error: 'the token has expired' })
   await pass(100)
@@ -130,6 +132,19 @@ test('an expired token is renewed on the same connection', async () => {
   expect(daemon.socket.sent.filter(({ type }) => type === 'authenticate')).toHaveLength(2)
   expect(daemon.calls).toHaveLength(calls) // nothing is read anew
   expect(page.chat.status().connection).toBe('live')
+})
+
+test('an expired token that is not renewed is not sent again on the same connection', async () => {
+  const { chat, daemon } = open({ getToken: () => ASHA })
+  await pass(100)
+  const sent = daemon.socket.sent.length
+  daemon.socket.hear({ type: 'error', code: 'token_expired', error: 'the token has expired' })
+  await pass(1000)
+  expect(daemon.socket.sent).toHaveLength(sent)
+  daemon.socket.end(4401) // the server has waited for another one
+  await pass(1000)
+  expect(daemon.sockets).toHaveLength(2)
+  expect(chat.status().connection).toBe('live')
 })
 
 test('a connection that is dead without a close is replaced', async () => {
