@@ -1,17 +1,23 @@
 /**
- * A minimal player's portal, as docs/portals.md describes it: insert into Supabase, subscribe to Pusher, read the history.
+ * A minimal player's portal without the daemon's API, as docs/portals.md describes it: insert into Supabase, subscribe to Pusher,
+ * read the history. The order of messages and what is not sent yet are the client's timeline and outbox (client/src).
  *
  * It serves for trials and as an example; the daemon does not depend on it.
  */
 
 import { createClient } from '@supabase/supabase-js'
 import Pusher from 'pusher-js'
-import { isFilesText } from '../src/attachments'
+import { ChatError, unreachable } from '../../client/src/errors'
+import { createOutbox, type Item } from '../../client/src/outbox'
+import type { Attachment, Message } from '../../client/src/protocol'
+import { openStorage } from '../../client/src/storage'
+import { createTimeline } from '../../client/src/timeline'
 import { ApiError } from '../src/api'
-import type { Attachment } from '../src/types'
+import { isFilesText } from '../src/attachments'
 import type { ChosenFile } from '../src/uploads'
 import { PlayerFiles } from './files'
-import { Rating } from './rating'
+import { History, TIMEOUT } from './history'
+import { Rating, type SessionRow } from './rating'
 import './style.css'
 
 interface Config {
@@ -27,17 +33,13 @@ interface Config {
   token: string
 }
 
+/** A message as the page shows it. */
 interface Row {
   id: string
   sender: string
   sender_name: string | null
   message: string
-  session_id?: string
-  seq?: number
-  created_at?: string
-  timestamp?: string
-  attachment_ids?: string[]
-  /** In events: ids and kinds only. */
+  created_at: string
   attachments?: { id: string }[]
 }
 
@@ -73,131 +75,103 @@ const pusher = new Pusher(config.pusherKey, {
   }),
 })
 
-// Receive: an event may arrive twice or out of order, so a message is shown after all messages before it.
-/** By session id, the last seq that is shown. */
-const shownSeq = new Map<string, number>()
-/** By session id and seq, messages that arrived before their predecessor. */
-const pendingRows = new Map<string, Map<number, Row>>()
-const PAGE = 500
 /** The number of latest messages of each session that are shown when the page opens. */
 const INITIAL_MESSAGES = 50
+/** Milliseconds until what failed after a read is tried again. */
+const READ_AGAIN = 5000
 const CHANNEL = `private-player-${config.playerId}`
-/** By session id, who has written there. */
-const senders = new Map<string, Set<string>>()
+const history = new History(supabase, config.playerId)
 const rating = new Rating(supabase, config.playerId)
 let subscriptionFailures = 0
-let loadedOnce = false
-let loadRequested = false
-let loading: Promise<void> | undefined
+let connection: [state: string, text: string] = ['connecting', 'Connecting']
+/** Why the last message was refused; empty once another one is stored. */
+let refusal = ''
+
+// Receive: an event may arrive twice, out of order, or not at all. The timeline shows each message once and in order, and asks
+// for what is missing.
+const timeline = createTimeline('', {
+  page: ({ sessionId, after = 0 }) => (sessionId ? history.messages(sessionId, after) : readMissed()).then((messages) => ({ messages })),
+  isOwn: ({ sender }) => sender === 'player',
+  active: () => true,
+  changed: () => update(),
+  shown: ({ id }) => outbox.get(id)?.stored && outbox.shown(id),
+})
 
 pusher
   .subscribe(CHANNEL)
-  .bind('new-staff-message', (event: Row & { truncated?: boolean }) => {
-    if (event.truncated) void catchUp()
-    else receive(event)
+  .bind('new-staff-message', (event: Message & { truncated?: boolean }) => {
+    if (event.truncated) void timeline.refresh()
+    else timeline.receive({ ...event, created_at: event.created_at ?? event.timestamp }, false)
   })
-  .bind('session-updated', () => void catchUp())
+  .bind('session-updated', () => void timeline.refresh())
   // Pusher does not store events: read what was missed before the subscription.
   .bind('pusher:subscription_succeeded', () => {
     subscriptionFailures = 0
-    showState('live', 'Live')
-    void catchUp()
+    showConnection('live', 'Live')
+    void timeline.refresh()
   })
   // pusher-js does not retry a failed subscription.
   .bind('pusher:subscription_error', () => {
-    showState('failed', 'May not listen')
+    showConnection('failed', 'May not listen')
     const delay = Math.min(30_000, 1000 * 2 ** subscriptionFailures) * (0.5 + Math.random() / 2)
     subscriptionFailures += 1
     setTimeout(() => pusher.subscribe(CHANNEL), delay)
-    void catchUp()
+    void timeline.refresh()
   })
-pusher.connection.bind('connecting', () => showState('connecting', 'Connecting'))
+pusher.connection.bind('connecting', () => showConnection('connecting', 'Connecting'))
 
-function receive(row: Row): void {
-  const session = row.session_id ?? ''
-  const seq = row.seq ?? 0
-  let shown = shownSeq.get(session)
-  if (shown === undefined) return void catchUp()
-  const waiting = pendingRows.get(session) ?? new Map<number, Row>()
-  pendingRows.set(session, waiting)
-  if (seq > shown) waiting.set(seq, row)
-  for (let next; (next = waiting.get(shown + 1)); ) {
-    shown += 1
-    waiting.delete(shown)
-    shownSeq.set(session, shown)
-    senders.set(session, (senders.get(session) ?? new Set()).add(next.sender))
-    show(next)
+/** Read the messages after those that are here, of each session; at first its latest ones. */
+async function readMissed(): Promise<Message[]> {
+  const sessions = await history.sessions()
+  const isFirst = ['loading', 'failed'].includes(timeline.view().state)
+  const positions = new Map(timeline.positions())
+  const found: Message[] = []
+  for (const { id, last_seq } of sessions) {
+    const from = positions.get(id) ?? (isFirst ? Math.max(0, last_seq - INITIAL_MESSAGES) : 0)
+    if (from < last_seq) found.push(...(await history.messages(id, from)))
   }
-  if (waiting.size) void catchUp()
+  // Once they are shown.
+  setTimeout(() => void updateRating(sessions[0]))
+  return found
 }
 
-/** Read the missed messages; calls while a read is running cause one more read. */
-function catchUp(): Promise<void> {
-  loadRequested = true
-  loading ??= loadWithRetry()
-  return loading
-}
-
-async function loadWithRetry(): Promise<void> {
-  for (let delay = 1000; loadRequested; ) {
-    loadRequested = false
-    try {
-      await loadMissing()
-      delay = 1000
-    } catch (error) {
-      loadRequested = true
-      showState('failed', error instanceof Error ? error.message : 'No answer')
-      await new Promise((resolve) => setTimeout(resolve, delay))
-      delay = Math.min(2 * delay, 30_000)
-    }
+async function updateRating(latest: SessionRow | undefined): Promise<void> {
+  const writers = new Set(timeline.view().messages.flatMap(({ session_id, sender }) => (session_id === latest?.id ? [sender] : [])))
+  try {
+    await rating.update(latest, writers.has('player') && writers.has('staff'))
+  } catch {
+    setTimeout(() => void timeline.refresh(), READ_AGAIN)
   }
-  loading = undefined
 }
 
-async function loadMissing(): Promise<void> {
-  const { data: sessions } = await supabase
-    .from('gre_chat_sessions')
-    .select('id, last_seq, status, cycle, rating')
-    .eq('player_id', config.playerId)
-    .order('updated_at', { ascending: false })
-    .limit(20)
-    .throwOnError()
-  for (const { id, last_seq } of sessions.reverse()) {
-    if (!shownSeq.has(id)) shownSeq.set(id, loadedOnce ? 0 : Math.max(0, last_seq - INITIAL_MESSAGES))
-    while (shownSeq.get(id)! < last_seq) {
-      const { data: rows } = await supabase
-        .from('gre_chat_messages')
-        .select('id, session_id, seq, sender, sender_name, message, created_at, attachment_ids')
-        .eq('session_id', id)
-        .gt('seq', shownSeq.get(id)!)
-        .order('seq')
-        .limit(PAGE)
-        .throwOnError()
-      if (!rows.length) break
-      for (const row of rows) receive(row as Row)
-    }
-  }
-  loadedOnce = true
-  const latest = sessions.at(-1)
-  const writers = latest && senders.get(latest.id)
-  await rating.update(latest, Boolean(writers?.has('player') && writers.has('staff')))
-}
-
-// Send: one message after the other, in the order in which they were typed. The page chooses the id once, so a retry
+// Send: the outbox sends one message after the other, in the order in which they were typed. It chooses the id once, so a retry
 // never stores a message twice.
-/** Milliseconds after which a request without a response counts as failed. */
-const TIMEOUT = 15_000
+/** By id, the files of messages that are being sent. */
+const chosenFiles = new Map<string, ChosenFile>()
+const filesOf = ({ files }: Item): ChosenFile[] => files.flatMap((id) => chosenFiles.get(id) ?? [])
+/** The ids of the refused texts that wait in the list for their button. */
+const refused = new Set<string>()
 let fileFailed = false
-/** Settled when no message is being sent. */
-let sending = Promise.resolve()
+
+const outbox = createOutbox({
+  // Only this page has the bytes of files that are not stored: what is not sent ends with it.
+  storage: openStorage(null),
+  prefix: '',
+  author: () => `player:${config.playerId}`,
+  ready: () => true,
+  deliver,
+  changed: () => update(),
+})
 
 element<HTMLFormElement>('form').addEventListener('submit', (event) => {
   event.preventDefault()
-  const message = input.value
-  if ((!message.trim() && !page.draft.length) || page.hasFailed) return
+  const text = input.value
+  if ((!text.trim() && !page.draft.length) || page.hasFailed) return
   input.value = ''
   element('form-error').textContent = ''
-  enqueue({ id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message }, page.take())
+  const files = page.take()
+  for (const file of files) chosenFiles.set(file.id, file)
+  outbox.add({ text, files: files.map(({ id }) => id) })
 })
 // Bytes that are not uploaded and messages that are not stored are in this page only.
 addEventListener('beforeunload', (event) => {
@@ -212,73 +186,111 @@ function updateForm(): void {
   element('form-error').textContent = page.hasFailed ? 'A file is not uploaded: retry or remove it, then send.' : ''
 }
 
-function enqueue(row: Row, files: readonly ChosenFile[]): void {
-  const item = show(row, true)
-  page.showSending(item.querySelector<HTMLElement>('.row-files')!, files)
-  sending = sending.then(() => send(row, files))
-}
-
-/** Send until the message is stored or refused. */
-async function send(row: Row, files: readonly ChosenFile[]): Promise<void> {
-  const stored = { ...row, player_id: config.playerId, ...(files.length && { attachment_ids: files.map(({ id }) => id) }) }
-  for (let delay = 1000; ; delay = Math.min(2 * delay, 30_000)) {
-    try {
-      const { error } = await page.sendWith(files, async () => {
-        const answer = await supabase
-          .from('gre_chat_messages')
-          .upsert(stored, { onConflict: 'id', ignoreDuplicates: true })
-          .abortSignal(AbortSignal.timeout(TIMEOUT))
-        if (answer.error && isPassing(answer.status)) throw answer.error
-        return answer
-      })
-      if (!error) return void catchUp()
-      showState('failed', error.message)
-      return showRefusal(row, files, error.message)
-    } catch (error) {
-      if (error instanceof ApiError && !error.transient) return showRefusal(row, files, error.message)
-      // The state of an upload is shown beside its file.
-      if (!(error instanceof ApiError)) showState('failed', error instanceof Error ? error.message : 'No answer')
-    }
-    await new Promise((resolve) => setTimeout(resolve, delay))
+/** Store a message once its files are stored. Raises ChatError. */
+async function deliver(item: Item): Promise<void> {
+  const { id, text, files } = item
+  const row = { id, sender: 'player', sender_name: config.playerName, message: text, player_id: config.playerId, ...(files.length && { attachment_ids: files }) }
+  try {
+    await page.sendWith(filesOf(item), async () => {
+      const { error, status } = await supabase
+        .from('gre_chat_messages')
+        .upsert(row, { onConflict: 'id', ignoreDuplicates: true })
+        .abortSignal(AbortSignal.timeout(TIMEOUT))
+      if (error) throw new ChatError(error.code, error.message, status < 400 ? 0 : status)
+    })
+  } catch (error) {
+    if (error instanceof ApiError) throw new ChatError(error.code, error.message, error.status)
+    throw error instanceof ChatError ? error : unreachable()
   }
+  refusal = ''
+  outbox.stored(id)
+  if (timeline.view().messages.some((message) => message.id === id)) outbox.shown(id)
+  else void timeline.refresh()
 }
 
-function isPassing(status: number): boolean {
-  return status < 400 || status >= 500 || status === 401 || status === 429
+/** Return a refused text to the empty form; while another text is there, keep it in the list with a button. Then show all. */
+function update(): void {
+  for (const item of outbox.list()) {
+    if (item.state !== 'refused' || refused.has(item.id)) continue
+    refusal = item.error?.message ?? ''
+    if (input.value || page.draft.length || refused.size) refused.add(item.id)
+    else {
+      input.value = item.text
+      page.put(filesOf(item))
+      element('form-error').textContent = `Not sent: ${item.error?.message}`
+      outbox.discard(item.id) // which calls this again
+      return
+    }
+  }
+  render()
 }
 
-/** Return a refused text and its files to the empty form; while another text is there, keep it in the list with a button. */
-function showRefusal(row: Row, files: readonly ChosenFile[], reason: string): void {
-  const item = element(row.id)
-  if (!input.value && !page.draft.length && !list.querySelector('[data-refused]')) {
-    item.remove()
-    input.value = row.message
-    page.put(files)
-    element('form-error').textContent = `Not sent: ${reason}`
-    return
+/** Show the messages, and below them what is not known to be stored. */
+function render(): void {
+  const { messages, error } = timeline.view()
+  const stored = new Set(messages.map(({ id }) => id))
+  const unsent = outbox.list().filter(({ id }) => !stored.has(id))
+  const count = list.childElementCount
+  let place = list.firstElementChild
+  for (const item of [...messages.map(showStored), ...unsent.map(showUnsent)]) {
+    if (item === place) place = place.nextElementSibling
+    else list.insertBefore(item, place)
+  }
+  for (let next; place; place = next) {
+    next = place.nextElementSibling
+    place.remove()
+  }
+  if (list.childElementCount !== count) list.scrollTop = list.scrollHeight
+  // The state of an upload is shown beside its file.
+  const failure = error ?? unsent.find((item) => item.state === 'waiting' && item.error && !item.files.length)?.error
+  const problem = failure?.message ?? refusal
+  const label = element('state')
+  label.dataset['state'] = problem ? 'failed' : connection[0]
+  label.textContent = problem || connection[1]
+}
+
+/** Show the connection's state and a label for it. */
+function showConnection(state: string, text: string): void {
+  connection = [state, text]
+  refusal = ''
+  render()
+}
+
+function showStored(row: Row): HTMLElement {
+  const item = document.getElementById(row.id) ?? createItem(row)
+  for (const name of ['data-pending', 'data-refused']) item.removeAttribute(name)
+  const ids = row.attachments?.map(({ id }) => id) ?? []
+  if (!ids.length) return item
+  // In place of the files that were being sent.
+  item.querySelector<HTMLElement>(':scope > p')!.hidden = isFilesText({ message: row.message, attachments: row.attachments as Attachment[] }) || row.message === ''
+  page.show(item.querySelector<HTMLElement>('.row-files')!, ids)
+  return item
+}
+
+function showUnsent(unsent: Item): HTMLElement {
+  const { id, text: message, createdAt: created_at, state, error } = unsent
+  let item = document.getElementById(id)
+  if (!item) {
+    item = createItem({ id, sender: 'player', sender_name: config.playerName, message, created_at })
+    page.showSending(item.querySelector<HTMLElement>('.row-files')!, filesOf(unsent))
+  }
+  item.toggleAttribute('data-pending', true)
+  if (item.toggleAttribute('data-refused', state === 'refused') === (item.querySelector(':scope > button') !== null)) return item
+  if (state !== 'refused') {
+    for (const part of item.querySelectorAll(':scope > small, :scope > button')) part.remove()
+    return item
   }
   const button = createText('button', 'Send again')
   button.addEventListener('click', () => {
-    item.remove()
-    enqueue(row, files)
+    refused.delete(id)
+    outbox.retry(id, new Map())
   })
-  item.toggleAttribute('data-refused', true)
-  item.append(createText('small', `Not sent: ${reason}`), button)
-}
-
-/** Append a message; messages that are not confirmed as stored stay below the others. */
-function show(row: Row, pending = false): HTMLElement {
-  const item = document.getElementById(row.id) ?? createItem(row)
-  item.toggleAttribute('data-pending', pending)
-  const ids = row.attachment_ids ?? row.attachments?.map(({ id }) => id) ?? []
-  if (!pending) showFiles(item, row, ids)
-  list.insertBefore(item, pending ? null : list.querySelector('[data-pending]'))
-  list.scrollTop = list.scrollHeight
+  item.append(createText('small', `Not sent: ${error?.message}`), button)
   return item
 }
 
 function createItem(row: Row): HTMLElement {
-  const at = new Date(row.created_at ?? row.timestamp ?? Date.now())
+  const at = new Date(row.created_at)
   const item = document.createElement('article')
   item.id = row.id
   item.className = row.sender
@@ -293,25 +305,10 @@ function createItem(row: Row): HTMLElement {
   return item
 }
 
-/** Replace the files that were being sent by those that are stored. */
-function showFiles(item: HTMLElement, row: Row, ids: string[]): void {
-  if (!ids.length) return
-  const attachments = ids.map((id) => ({ id }) as Attachment)
-  item.querySelector<HTMLElement>(':scope > p')!.hidden = isFilesText({ message: row.message, attachments }) || row.message === ''
-  page.show(item.querySelector<HTMLElement>('.row-files')!, ids)
-}
-
 /** Create an element with a text. Users' text is never rendered as HTML. */
 function createText(tag: string, content: string): HTMLElement {
   const created = document.createElement(tag)
   created.dir = 'auto'
   created.textContent = content
   return created
-}
-
-/** Show the connection's state and a label for it. */
-function showState(state: string, text: string): void {
-  const label = element('state')
-  label.dataset['state'] = state
-  label.textContent = text
 }
