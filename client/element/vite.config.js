@@ -8,6 +8,9 @@ import { build, defineConfig } from 'vite'
 /** Bytes of the loader, compressed with gzip at its best level, as the daemon sends it. */
 const LIMIT = 3072
 
+/** light-dark() and color-scheme stay as they are. */
+const CSS_TARGET = ['chrome123', 'firefox120', 'safari17.5']
+
 const shared = { configFile: false, logLevel: 'warn', publicDir: false }
 
 /** Build the loader beside the files that are there. */
@@ -21,6 +24,7 @@ async function buildLoader(outDir) {
       outDir,
       emptyOutDir: false,
       target: 'es2022',
+      cssTarget: CSS_TARGET,
       lib: { entry: `${import.meta.dirname}/loader.ts`, formats: ['iife'], name: 'gre', fileName: () => 'widget.js' },
     },
     plugins: [
@@ -42,7 +46,7 @@ export default defineConfig({
     outDir: '../../gre_bridge/widget',
     emptyOutDir: true,
     target: 'es2022',
-    cssTarget: ['chrome123', 'firefox120', 'safari17.5'], // light-dark() stays
+    cssTarget: CSS_TARGET,
     modulePreload: false,
     minify: 'oxc',
     // As a library: pages have no preloads to wait for.
