@@ -1,9 +1,9 @@
 /** Staff's actions on a session (take, release, hand over, close, reopen) and its player (block, unblock). */
 
+import { uuid } from '../../client/src/util'
 import { type Api, ApiError, type Transfer } from './api'
 import type { Queue } from './queue'
 import type { Player, PlayerId, Session, SessionAssigned } from './types'
-import { uuid } from './unsent-replies'
 
 /** Reports to the user. */
 export interface Reporter {

@@ -1,5 +1,6 @@
 /** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
+import { exactJson } from '../../client/src/util'
 import type { CellItem, CellQuery, LiveFigures, Report, ReportQuery } from './reports/types'
 import type { TaskScope } from './scope'
 import type {
@@ -258,15 +259,6 @@ export class Api {
     if (response.status === 401 && !this.scope.closed) this.onUnauthorized()
     throw new ApiError(response.status, code, asSentence(error), Number(response.headers.get('Retry-After')) || 0, details ?? {})
   }
-}
-
-/**
- * Parse JSON, and leave players' ids of 16 digits and more as text: beyond 2^53 a number would be another player's.
- *
- * The pattern matches names of fields only, since JSON escapes a quote inside a string.
- */
-export function exactJson(text: string): unknown {
-  return JSON.parse(text.replace(/"(player_id|playerId)"(\s*:\s*)(\d{16,})/g, '"$1"$2"$3"'))
 }
 
 function queryString(query: object): string {

@@ -4,6 +4,7 @@
  * It emits a change after each change of state. It must not know the views.
  */
 
+import { createTyping } from '../../client/src/typing'
 import { Actions } from './actions'
 import { Alerts } from './alerts'
 import { Api } from './api'
@@ -24,7 +25,6 @@ import { TaskScope } from './scope'
 import { StaffList } from './staff-list'
 import { getItem, setItem } from './storage'
 import { TemplateList } from './templates'
-import { TypingIndicators } from './typing'
 import type { Frame, Message, Note, Presence, QueuedSession, Role, Session, StaffMember } from './types'
 import { Viewers } from './viewers'
 
@@ -55,7 +55,7 @@ export class Desk extends Emitter {
   readonly messageSearch: MessageSearch
   readonly goals: Goals
   readonly notifier: Notifier
-  readonly typing: TypingIndicators
+  readonly typing: ReturnType<typeof createTyping>
   readonly viewers: Viewers
   private readonly staffList: StaffList
   private readonly alerts: Alerts
@@ -96,9 +96,7 @@ export class Desk extends Emitter {
     this.goals = new Goals(this.api, scope, this.emitChange, () => void this.queue.reload())
     this.templates = new TemplateList(this.api, this.emitChange)
     this.viewers = new Viewers(scope, (frame) => this.link.send(frame), this.emitChange)
-    this.typing = new TypingIndicators(scope, (typing) => {
-      if (this.conversation) this.link.send({ type: 'typing', sessionId: this.conversation.id, typing })
-    }, this.emitChange)
+    this.typing = createTyping((typing, sessionId) => this.link.send({ type: 'typing', typing, ...(sessionId && { sessionId }) }), this.emitChange)
     this.link = new Connection(auth, this.api, {
       since: () => this.queue.since(this.conversation),
       onFrame: (frame) => this.handleFrame(frame),
@@ -130,6 +128,7 @@ export class Desk extends Emitter {
   stop(): void {
     if (this.scope.closed) return
     this.scope.close()
+    this.typing.clear()
     this.link.stop()
   }
 
@@ -174,7 +173,7 @@ export class Desk extends Emitter {
     this.viewers.open(id)
     const { conversation: open } = this
     if (id === open?.id) return seq === undefined ? undefined : void open?.seek(seq, () => open === this.conversation)
-    this.typing.stopTyping()
+    this.typing.stop()
     this.markedSeq = 0
     this.playerLoadedFor = this.conversation = undefined
     this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
@@ -200,7 +199,7 @@ export class Desk extends Emitter {
   /** Send a reply with the files of its draft; `templateId` is the template from which its text was made. */
   send(text: string, templateId?: string, conversation = this.conversation): void {
     if (!conversation) return
-    this.typing.stopTyping()
+    this.typing.stop()
     this.outgoing.sendReply(conversation, text, this.playerName(conversation.id), templateId)
   }
 
@@ -251,7 +250,7 @@ export class Desk extends Emitter {
         this.applyMessage(frame.message)
         return this.alerts.announceMessage(frame.message, frame.replay, frame.message.session_id === this.conversation?.id)
       case 'typing':
-        return this.typing.applyTyping(frame.sessionId, frame.by, frame.typing, frame.displayName || this.staffName(frame.staffId ?? ''))
+        return this.typing.apply(frame)
       case 'messages_read':
         if (frame.by === 'staff') this.queue.applyRead(frame.sessionId, frame.upToSeq)
         else if (frame.sessionId === this.conversation?.id) this.conversation.applyRead(frame.upToSeq)
@@ -306,7 +305,7 @@ export class Desk extends Emitter {
     this.queue.applyMessage(message)
     if (message.session_id === this.conversation?.id) this.conversation.receive(message)
     if (message.sender === 'staff') this.outgoing.confirm(message)
-    else this.typing.applyTyping(message.session_id, 'player', false)
+    this.typing.wrote(message)
     this.emitChange()
   }
 

@@ -68,7 +68,7 @@ export type MessageStatus = Message['status']
 export type Frame =
   | { type: 'authenticated'; role: string; staffId?: string; expiresAt: string | null; sessions: Session[] }
   | { type: 'chat_message'; message: Message; replay: boolean }
-  | { type: 'typing'; sessionId: string; playerId: PlayerId; by: 'player' | 'staff'; typing: boolean; staffId?: string; displayName?: string | null }
+  | { type: 'typing'; sessionId: string; playerId: PlayerId; by: 'player' | 'staff'; typing: boolean; staffId?: string; for?: 'note' }
   | { type: 'messages_read'; sessionId: string; by: 'player' | 'staff'; upToSeq: number }
   | { type: 'session_updated'; session: Session }
   | { type: 'staff_status'; staffId: string; displayName: string | null; status: Presence }

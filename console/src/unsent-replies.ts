@@ -7,6 +7,7 @@
  * author, and is sent only while its author is signed in.
  */
 
+import { uuid } from '../../client/src/util'
 import { ApiError } from './api'
 import type { TaskScope } from './scope'
 import { getItem, parseJson, setItem } from './storage'
@@ -218,13 +219,4 @@ export class UnsentReplies<Stored> {
 
 function isFailed(reply: OutgoingReply): boolean {
   return reply.state === 'failed'
-}
-
-/** A random UUID (version 4). `crypto.randomUUID` is missing on pages that come over plain HTTP. */
-export function uuid(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  bytes[6] = (bytes[6]! & 0x0f) | 0x40
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }

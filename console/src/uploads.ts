@@ -6,10 +6,10 @@
  * an answer the server is asked whether the bytes are there before they are sent again.
  */
 
+import { uuid } from '../../client/src/util'
 import { type Api, ApiError } from './api'
 import type { TaskScope } from './scope'
 import { StorageRefusal, type Transport, type UploadAddress } from './upload-transport'
-import { uuid } from './unsent-replies'
 
 /** A file that a person has chosen: what is kept of it in the tab's storage. */
 export interface ChosenFile {

@@ -1,7 +1,7 @@
 /** Player ids in JSON, links, search, formatting. */
 
 import { expect, test } from 'vitest'
-import { exactJson } from '../src/api'
+import { exactJson } from '../../client/src/util'
 import { sessionMatcher } from '../src/search'
 import { day, initials, span } from '../src/format'
 import { splitLinks } from '../src/links'

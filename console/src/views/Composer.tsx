@@ -32,7 +32,7 @@ export function Composer({ desk, id, session, name, openSession, handle, onNext 
   const field = useRef<HTMLTextAreaElement>(null)
   const focusDue = useRef(false)
   const show = (next: TextKind): void => {
-    desk.typing.stopTyping()
+    desk.typing.stop()
     if (next === kind) return field.current?.focus()
     focusDue.current = true
     setKind(next)

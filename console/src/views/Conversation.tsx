@@ -5,6 +5,7 @@ import { useState } from 'preact/hooks'
 import { picturesOf } from '../attachments'
 import type { Desk } from '../desk'
 import { sessionHref } from '../route'
+import { typistIn } from '../typing'
 import { ActionBar } from './ActionBar'
 import { BlockBanner } from './Block'
 import { Composer, type ComposerHandle } from './Composer'
@@ -36,7 +37,7 @@ export function ConversationView({ desk, composer, onNext }: Props) {
   }
   const name = session ? session.player_name || `Player ${session.player_id}` : conversation.notFound ? 'Unknown conversation' : '…'
   const openSession = session?.status === 'closed' ? desk.queue.openSessionOf(session.player_id) : undefined
-  const typing = desk.typing.typistIn(conversation.id)
+  const typist = typistIn(desk, conversation.id)
   return (
     <section
       class="conversation" aria-labelledby="with" data-testid="conversation" data-session-id={conversation.id}
@@ -76,7 +77,7 @@ export function ConversationView({ desk, composer, onNext }: Props) {
       )}
       <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} onEdit={(kind) => composer.current?.focus(kind)} onOpen={(picture) => setShown({ session: conversation.id, picture })} />
       <p class="typing" data-testid="typing" dir="auto">
-        {typing && <><TypingDots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.colleagueIn(conversation.id)} is typing …`}</>}
+        {typist && <><TypingDots />{typist.name || name} is typing …</>}
       </p>
       {(!conversation.notFound || desk.drafts.get(conversation.id) !== '' || desk.files.drafts.of(conversation.id).length > 0) && (
         <Composer key={conversation.id} desk={desk} id={conversation.id} session={session} name={name} openSession={openSession} handle={composer} onNext={onNext} />

@@ -58,9 +58,9 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
     if (!value.trim()) template.current = undefined
     clearTimeout(typingTimer.current)
     if (value.trim()) {
-      desk.typing.keystroke()
-      typingTimer.current = setTimeout(() => desk.typing.stopTyping(), TYPING_PAUSE)
-    } else desk.typing.stopTyping()
+      desk.typing.set(true, id)
+      typingTimer.current = setTimeout(() => desk.typing.stop(), TYPING_PAUSE)
+    } else desk.typing.stop()
   }
   const insertTemplate = (value: string, templateId: string): void => {
     updateText(value)

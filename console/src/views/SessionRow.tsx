@@ -4,6 +4,7 @@ import type { Desk } from '../desk'
 import { brief, full, initials } from '../format'
 import { sessionHref } from '../route'
 import type { QueuedSession } from '../types'
+import { typistIn } from '../typing'
 import { WaitingTime } from './WaitingTime'
 
 interface Props {
@@ -19,7 +20,7 @@ export function SessionRow({ desk, session, position, total, isOpen }: Props) {
   const unread = session.unread_by_staff
   const name = session.player_name || `Player ${session.player_id}`
   const at = session.last_message_at ?? session.created_at
-  const typing = desk.typing.typistIn(session.id)
+  const typist = typistIn(desk, session.id)
   const owner = session.assigned_staff_id
   return (
     <li aria-posinset={position} aria-setsize={total}>
@@ -38,8 +39,8 @@ export function SessionRow({ desk, session, position, total, isOpen }: Props) {
         ) : (
           <time class="when" dateTime={at} title={full(at)}>{brief(at, now)}</time>
         )}
-        <span class={`preview ${typing ? 'is-typing' : ''}`} dir="auto" data-testid="preview">
-          {typing ? (typing === 'player' ? 'is typing …' : `${desk.typing.colleagueIn(session.id)} is typing …`) : session.last_message || 'No message yet'}
+        <span class={`preview ${typist ? 'is-typing' : ''}`} dir="auto" data-testid="preview">
+          {typist ? `${typist.name} is typing …`.trimStart() : session.last_message || 'No message yet'}
         </span>
         <span class="tags">
           {owner && <span class={`owner ${owner === desk.me?.staffId ? 'owner-me' : ''}`} data-testid="assignee" dir="auto">{owner === desk.me?.staffId ? 'you' : desk.staffName(owner)}</span>}
