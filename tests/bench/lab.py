@@ -188,22 +188,33 @@ class Lab:
 
     @contextlib.contextmanager
     def running(
-        self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True, observe: bool = False
+        self,
+        design: str,
+        *,
+        workers: int = 1,
+        push: bool = True,
+        wait: bool = True,
+        observe: bool = False,
+        settings: dict[str, str] | None = None,
     ) -> Iterator[Running]:
         """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready.
 
-        `observe` fills `hops`, which the process keeps in memory until it ends.
+        `observe` fills `hops`, which the process keeps in memory until it ends. `settings`: further ones of gre-bridge.
         """
         with contextlib.ExitStack() as stack:
             if design == BRIDGE:
-                running = stack.enter_context(self._bridge(workers, push=push, wait=wait, observe=observe))
+                running = stack.enter_context(
+                    self._bridge(workers, settings or {}, push=push, wait=wait, observe=observe)
+                )
             else:
                 running = stack.enter_context(self._peer(design, workers))
             yield running
 
     @contextlib.contextmanager
-    def _bridge(self, count: int, *, push: bool, wait: bool, observe: bool) -> Iterator[Running]:
-        changes = {} if push else {"ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""}
+    def _bridge(
+        self, count: int, settings: dict[str, str], *, push: bool, wait: bool, observe: bool
+    ) -> Iterator[Running]:
+        changes = settings if push else {**settings, "ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""}
         workers: list[Worker] = []
         traces: list[Path] = []
         for _ in range(count):

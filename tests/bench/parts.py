@@ -205,8 +205,9 @@ def drain_once(
     patience: float | None = None,
     distance: float = 0.0,
     capacity: dict[str, float | bool] | None = None,
+    settings: dict[str, str] | None = None,
 ) -> Drain:
-    """Measure one drain; that of a peer is ended after PATIENCE. `capacity`: what the sink bears."""
+    """Measure one drain; that of a peer is ended after PATIENCE. `capacity`: what the sink bears; `settings`: the worker's."""
     own = design == BRIDGE
     lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
     committed = lab.backlog(waiting, SESSIONS)
@@ -214,7 +215,7 @@ def drain_once(
     if capacity is not None:
         lab.sink.post("/capacity", json=capacity).raise_for_status()
     memory, steal = 0, Steal()
-    with lab.running(design, workers=workers, push=False, wait=False) as running:
+    with lab.running(design, workers=workers, push=False, wait=False, settings=settings) as running:
         began = running.cpu()
         deadline = time.monotonic() + (120 if own else patience or PATIENCE)
         done = False

@@ -6,6 +6,8 @@ from tests.bench.lab import BRIDGE, Lab, percentile
 from tests.bench.parts import DISTANCE, Say, drain_once
 from tests.bench.report import Section
 
+FORMER = {"GRE_PUSHER_CONCURRENCY": "8"}
+"""Requests in flight before they followed the sink."""
 BEARS = 200
 """Requests a second. With answers that take DISTANCE, ten in flight use all of it."""
 
@@ -13,13 +15,18 @@ BEARS = 200
 def pressure(lab: Lab, say: Say, waiting: int) -> Section:
     """Drain a backlog into a sink that bears everything, one that answers slower when pushed, and one that refuses then."""
     rows = []
-    for name, capacity in (
-        ("bears everything", None),
-        (f"bears {BEARS} requests a second, answers later above", {"per_second": BEARS, "refuses": False}),
-        (f"bears {BEARS} requests a second, answers 429 above", {"per_second": BEARS, "refuses": True}),
+    for name, settings, capacity in (
+        ("bears everything; 8 requests in flight, as before", FORMER, None),
+        ("bears everything", None, None),
+        (
+            f"bears {BEARS} requests a second, answers later above",
+            None,
+            {"per_second": BEARS, "refuses": False},
+        ),
+        (f"bears {BEARS} requests a second, answers 429 above", None, {"per_second": BEARS, "refuses": True}),
     ):
         say(f"pressure: {waiting} messages, a sink {DISTANCE * 1000:g} ms away that {name}")
-        one = drain_once(lab, BRIDGE, 1, waiting, distance=DISTANCE, capacity=capacity)
+        one = drain_once(lab, BRIDGE, 1, waiting, distance=DISTANCE, capacity=capacity, settings=settings)
         state = lab.state()
         requests = state["requests"]["pusher"]
         # The backlog's last requests are not of interest: there is no more to send.
@@ -55,6 +62,6 @@ def pressure(lab: Lab, say: Say, waiting: int) -> Section:
             "steal %",
         ],
         rows,
-        f"{waiting:,} pending messages of 500 sessions, one worker, default settings, answers after {DISTANCE * 1000:g} ms. A sink that bears"
+        f"{waiting:,} pending messages of 500 sessions, one worker, default settings if not said otherwise, answers after {DISTANCE * 1000:g} ms. A sink that bears"
         f" {BEARS} requests a second is used fully by {BEARS * DISTANCE:g} requests in flight; what is more than that waits there, or is refused.",
     )
