@@ -30,7 +30,8 @@ export function createChat(options: ChatOptions): Chat {
   const url = options.url.replace(/\/$/, '')
   const storage = openStorage(options.storage)
   const prefix = `gre-chat:${url}|`
-  const ending = new AbortController()
+  /** Ends the calls of this person; aborted for good by `close`. */
+  let calls = new AbortController()
   const getToken = createTokens(options.getToken)
 
   let connection: Status['connection'] = 'idle'
@@ -60,11 +61,11 @@ export function createChat(options: ChatOptions): Chat {
   const isStaff = (): boolean => !!me && me.role !== 'player'
   const isUsable = (): boolean => connection === 'live' || connection === 'polling'
   /** The name under which texts are kept. */
-  const author = (): string | undefined => tokenName ?? (me && keyOf(me))
+  const author = (): string | undefined => (reason === 'signed_out' ? undefined : tokenName ?? (me && keyOf(me)))
   const apply = (row: Session): void => (desk.part ?? sessions).apply(row)
   const each = (act: (timeline: Timeline) => void): void => timelines.forEach(act)
 
-  const rest = createRest(url, tokenFor, ending.signal)
+  const rest = createRest(url, tokenFor, () => calls.signal)
   const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
   const sessions = createSessions(core)
   let loaded: More | undefined
@@ -136,6 +137,9 @@ export function createChat(options: ChatOptions): Chat {
 
   /** Forget everything of the person. Unsent texts stay in storage. */
   function reset(): void {
+    // No answer for one person is shown to another.
+    calls.abort()
+    calls = new AbortController()
     each((timeline) => timeline.close())
     for (const part of [timelines, present, sessions, files.uploads]) part.clear()
     loaded?.typing.clear()
@@ -145,7 +149,7 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   function open(): void {
-    if (ending.signal.aborted || link || connection === 'stopped') return
+    if (calls.signal.aborted || link || connection === 'stopped') return
     const run = ++linkRun
     let token: string | null = null
     const isCurrent = (): boolean => run === linkRun
@@ -213,18 +217,19 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   /** A message is stored, and comes from the transport or as an answer. */
-  function receive(message: Message, replay = false): void {
+  function receive(message: Message): void {
     sessions.count(message)
     loaded?.typing.wrote(message)
     outbox.stored(message.id)
     message.attachments?.forEach(({ id }) => files.uploads.delete(id))
     let waits = false
-    each((timeline) => (waits = timeline.receive(message, replay) || waits))
+    each((timeline) => (waits = timeline.receive(message) || waits))
     if (!waits) outbox.shown(message.id)
   }
 
   function hear(frame: ServerFrame, token: string | null): void {
-    options.onFrame?.(frame)
+    // If it fails, the frame counts all the same.
+    queueMicrotask(() => options.onFrame?.(frame))
     if ('session' in frame) apply(frame.session)
     switch (frame.type) {
       case 'authenticated': {
@@ -236,7 +241,7 @@ export function createChat(options: ChatOptions): Chat {
         break
       }
       case 'chat_message':
-        receive(frame.message, frame.replay)
+        receive(frame.message)
         break
       case 'attachment_updated':
         each((timeline) => timeline.attachment(frame.sessionId, frame.attachment))
@@ -265,10 +270,10 @@ export function createChat(options: ChatOptions): Chat {
   async function page(query: PageQuery): Promise<Page> {
     if (!me) throw unreachable()
     if (isStaff()) return (await desk.load()).page(query)
-    const { limit, before, after, sessionId, etag } = query
-    const path = withQuery(`/api/gre-chat/messages/${me.playerId}`, { limit, before, sessionId: sessionId || undefined, after_seq: after })
+    const { etag, ...wanted } = query
+    const path = withQuery(`/api/gre-chat/messages/${me.playerId}`, wanted)
     const { data, headers } = await rest<Message[] | undefined>('GET', path, undefined, { etag })
-    return { messages: data, next: headers.get('X-Next-Before') ?? undefined, etag: headers.get('ETag') ?? undefined }
+    return { messages: data, next: headers.get('X-Next-Before'), etag: headers.get('ETag') }
   }
 
   function timelineOf(sessionId = ''): Timeline {
@@ -279,7 +284,7 @@ export function createChat(options: ChatOptions): Chat {
       return known
     }
     const isCurrent = (): boolean => timelines.get(sessionId) === own
-    const own = createTimeline(sessionId, {
+    const own = createTimeline(sessionId || undefined, {
       page,
       active: () => isUsable() && isCurrent(),
       isOwn: ({ sender }) => (sender === 'player') !== isStaff(),
@@ -315,12 +320,12 @@ export function createChat(options: ChatOptions): Chat {
     connect() {
       held = true
       timers.end('linger')
-      if (connection === 'stopped' && !ending.signal.aborted) connection = 'idle'
+      if (connection === 'stopped' && !calls.signal.aborted) connection = 'idle'
       open()
     },
     close() {
       reset()
-      ending.abort()
+      calls.abort()
       timers.clear()
       disconnect('stopped', 'closed')
       outbox.close()

@@ -9,12 +9,9 @@ type Part = ReturnType<typeof createStaff>
 type Call = (...given: unknown[]) => unknown
 
 const EMPTY: readonly never[] = []
-/** What the snapshots are until the code is here. */
-const LOADING: Record<string, unknown> = {
-  queue: { sessions: EMPTY, state: 'loading', hasMore: false },
-  notes: { notes: EMPTY, unsent: EMPTY, state: 'loading' },
-  viewers: EMPTY,
-}
+/** What queue and notes are until the code is here. */
+const LOADING = { sessions: EMPTY, notes: EMPTY, unsent: EMPTY, state: 'loading', hasMore: false }
+const EARLY: Record<string, unknown> = { queue: LOADING, notes: LOADING, viewers: EMPTY }
 
 export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
   const load: () => Promise<Part> = loadOnce(async () => {
@@ -35,7 +32,7 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
     if (desk.part) return call(desk.part)
     const answer = load().then(call)
     answer.catch(() => {}) // Who waits for the answer learns of a failure; a snapshot is loaded with its next use.
-    return LOADING[name] ?? answer
+    return EARLY[name] ?? answer
   }
 
   const desk: { part: Part | undefined; load: () => Promise<Part>; chat: StaffChat } = {

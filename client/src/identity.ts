@@ -4,6 +4,7 @@ import type { Person } from './api.js'
 import type { Me } from './protocol.js'
 import { unreachable } from './errors.js'
 import { keep } from './store.js'
+import { exactJson } from './util.js'
 
 /** Milliseconds in which the page has to return a token. */
 const TOKEN_WITHIN = 30_000
@@ -19,10 +20,15 @@ export const mergePerson = (known: Person | undefined, given: GivenPerson): Pers
 
 export const keyOf = ({ playerId, staffId }: Pick<GivenPerson, 'playerId' | 'staffId'>): string => (staffId == null ? `player:${playerId}` : `staff:${staffId}`)
 
+interface Claims {
+  sub?: string
+  app_metadata?: Record<string, unknown>
+}
+
 /** The person whom a token names, by what the server reads of it; undefined if it is no JWT, or names nobody. */
 export function nameIn(token: string): string | undefined {
   try {
-    const { sub, app_metadata: { player_id, staff_id } = {} as Record<string, unknown> } = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))
+    const { sub, app_metadata: { player_id, staff_id } = {} } = exactJson(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))) as Claims
     const names = [sub, player_id, staff_id]
     return names.some(Boolean) ? JSON.stringify(names) : undefined
   } catch {

@@ -45,7 +45,7 @@ function startUpload(rest: Rest, id: string, file: Blob & { name?: string }, opt
     const { data } = await rest<{ attachment: Attachment; upload: Address | null }>('POST', PATH, { id, name, type, bytes: file.size, alt, sessionId, playerId })
     const { attachment, upload } = data
     // No address: an earlier try has stored the bytes.
-    if (upload) await put(upload, file, (progress) => set({ progress }), controller.signal)
+    if (upload && !controller.signal.aborted) await put(upload, file, (progress) => set({ progress }), controller.signal)
     return attachment.state === 'awaited' ? { ...attachment, state: 'stored' } : attachment
   }
 
@@ -56,9 +56,11 @@ function startUpload(rest: Rest, id: string, file: Blob & { name?: string }, opt
     for (let tries = 1; !controller.signal.aborted; tries += 1) {
       try {
         const stored = await attempt()
+        if (controller.signal.aborted) return
         set({ state: 'stored', progress: 1 })
         return resolve(stored)
       } catch (reason) {
+        if (controller.signal.aborted) return
         const error = reason as ChatError
         const final = !error.transient || LASTING.includes(error.code)
         if (final || tries === MAX_TRIES) {

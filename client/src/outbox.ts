@@ -39,8 +39,8 @@ export interface OutboxOwner {
 
 export function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner) {
   const items = new Map<string, Item>()
-  /** Items of other tabs or of an earlier visit: their name in storage is gone once they are sent or taken back there. */
-  const adopted = new Set<string>()
+  /** What storage has taken: once it is gone there, another tab has sent it or taken it back. */
+  const kept = new Set<string>()
   const timers = createTimers()
   let lastAt = 0
 
@@ -49,8 +49,9 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
 
   const save = (item: Item): void => {
     const { error, ...rest } = item
-    const refusal = rest.state === 'refused' && { ...error, text: error?.message }
-    if (rest.owner) storage.set(nameOf(item), JSON.stringify(refusal ? { ...rest, refusal } : rest))
+    if (!rest.owner) return
+    storage.set(nameOf(item), JSON.stringify({ ...rest, refusal: error && { ...error, text: error.message } }))
+    if (storage.get(nameOf(item))) kept.add(item.id)
   }
 
   const update = (item: Item, fields: Partial<Item>): void => {
@@ -89,7 +90,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       if (item.stored || item.state === 'refused' || seen.has(lane)) continue
       seen.add(lane)
       if (item.state === 'sending' || timers.has(lane) || !item.owner) continue
-      if (adopted.has(item.id) && storage.get(nameOf(item)) === null) return remove(item)
+      if (kept.has(item.id) && !storage.get(nameOf(item))) return remove(item)
       try {
         if (!ready(item)) continue
       } catch (error) {
@@ -107,7 +108,9 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
         const { refusal, ...item } = JSON.parse(storage.get(name)!) as Item & { refusal?: ChatError & { text: string } }
         if (items.has(item.id)) continue
         items.set(item.id, { ...item, error: refusal && new ChatError(refusal.code, refusal.text, refusal.status, undefined, refusal.details) })
-        adopted.add(item.id)
+        kept.add(item.id)
+        // Clocks may go back; what is written now comes after.
+        lastAt = Math.max(lastAt, Date.parse(item.createdAt))
       } catch {
         // Not written by this client.
       }
@@ -159,9 +162,8 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     adopt(owner: string): void {
       for (const item of items.values()) {
         if (item.owner) continue
-        const own = { ...item, owner }
-        items.set(item.id, own)
-        save(own)
+        item.owner = owner
+        save(item)
       }
       load(owner)
       changed()

@@ -14,8 +14,14 @@ export interface Answer<T> {
   token: string
 }
 
+interface Refusal {
+  code?: string
+  error?: string
+  details?: Record<string, unknown>
+}
+
 export interface CallOptions {
-  etag?: string | undefined
+  etag?: string | null | undefined
   /** The person in whose name the call is made: with a token of somebody else it fails, and nothing is sent. */
   owner?: string | undefined
   /** A token to be used instead of the page's. */
@@ -29,13 +35,13 @@ export interface Rest {
   <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>
 }
 
-/** `getToken` returns the token for a call; null: nobody is signed in. `signal` ends all calls. */
-export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: AbortSignal): Rest {
+/** `getToken` returns the token for a call; null: nobody is signed in. The signal ends the calls of this person. */
+export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal): Rest {
   const call: Rest = async (method, path, body, options = {}) => {
     const token = await getToken(options)
     if (!token) throw signedOut()
     let response
-    let data
+    let text
     try {
       response = await fetch(url + path, {
         method,
@@ -47,18 +53,23 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
         body: body && JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT)]),
+        signal: AbortSignal.any([signal(), AbortSignal.timeout(TIMEOUT)]),
       })
-      const { status, headers, ok } = response
-      const text = await response.text()
-      data = text ? exactJson(text) : undefined
-      if (ok || status === 304) return { data, headers, token } as never
+      text = await response.text()
     } catch {
       throw unreachable()
     }
-    if (response.status === 401 && !options.refused) return call(method, path, body, { ...options, refused: true })
-    const { code, error, details } = data as { code: string; error: string; details?: Record<string, unknown> }
-    throw new ChatError(code, error, response.status, Number(response.headers.get('Retry-After')) || undefined, details)
+    const { status, headers, ok } = response
+    if (status === 401 && !options.refused) return call(method, path, body, { ...options, refused: true })
+    let data
+    try {
+      data = exactJson(text) as Refusal | null
+    } catch {
+      // A page of something in between, or nothing.
+    }
+    if (status === 304 || (ok && data)) return { data, headers, token } as never
+    // Of what is not the daemon's answer, only the status says something.
+    throw new ChatError(data?.code ?? 'unreachable', data?.error ?? 'The server does not answer.', ok ? 0 : status, Number(headers.get('Retry-After')) || undefined, data?.details)
   }
   return call
 }

@@ -17,10 +17,11 @@ const LIVE_WITHIN = 45_000
 const POLL_AFTER = 8000
 /** Between two reads of REST, at most; without a change the answer is a 304. */
 const POLL_EVERY = 6000
-/** Between two tries of a socket while REST works. */
-const RETRY_WHILE_POLLING = 30_000
-/** After close code 4429 without another time. */
-const RATE_LIMITED = 30_000
+/**
+ * Between two tries of a socket while REST works; after close code 4429 without another time. A connection of this age counts as
+ * one that works: after those that end earlier the next comes later and later.
+ */
+const LONG = 30_000
 /** Tokens that may be refused one after the other. */
 const MAX_REFUSALS = 5
 
@@ -31,7 +32,8 @@ export function socketTransport(): Transport {
 function openLink(host: TransportHost): Link {
   let socket: WebSocket | undefined
   let used: string | undefined
-  let live = false
+  /** The time of `authenticated`; 0 before. */
+  let live = 0
   let polling = false
   /** The number of the present try: what belongs to an earlier one is ignored. */
   let attempt = 0
@@ -60,7 +62,7 @@ function openLink(host: TransportHost): Link {
     timers.end('watch')
     timers.end('connect')
     attempt += 1
-    live = false
+    live = 0
     if (!socket) return
     socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null
     // Also while it is being opened, where browsers write a warning.
@@ -84,6 +86,7 @@ function openLink(host: TransportHost): Link {
   }
 
   const lost = (code: number): void => {
+    if (live && Date.now() - live > LONG) failures = refusals = 0
     drop()
     const refused = code === 4401
     if (refused) refusals += 1
@@ -91,8 +94,8 @@ function openLink(host: TransportHost): Link {
     if (reason) return stop(reason)
     failures += 1
     // A refused token is renewed at once; if that one is refused, too, later and later.
-    let delay = refused && refusals < 2 ? 0 : backoff(failures, polling ? RETRY_WHILE_POLLING : undefined)
-    if (code === 4429) delay = retryAfter ? retryAfter * 1000 : jitter(RATE_LIMITED)
+    let delay = refused && refusals < 2 ? 0 : backoff(failures, polling ? LONG : undefined)
+    if (code === 4429) delay = retryAfter ? retryAfter * 1000 : jitter(LONG)
     // All clients of a daemon that restarts come back.
     if (code === 1012 || code === 1013) delay += Math.random() * 1500
     // Nothing shortens the time that the server has asked for.
@@ -140,9 +143,9 @@ function openLink(host: TransportHost): Link {
     }
     if (frame.type === 'authenticated') {
       const first = !live
-      live = true
+      live ||= Date.now()
       polling = false
-      failures = refusals = pollRun = retryAfter = 0
+      pollRun = retryAfter = 0
       timers.end('poll')
       watch(PING_AFTER, ping)
       // The answer to a renewal tells nothing new.
@@ -164,7 +167,7 @@ function openLink(host: TransportHost): Link {
     if (ending.signal.aborted || own !== pollRun) return
     polling = done
     report()
-    timers.start('poll', done ? jitter(POLL_EVERY) : backoff(failures + 2, 30_000), poll)
+    timers.start('poll', done ? jitter(POLL_EVERY) : backoff(failures + 2, LONG), poll)
   }
 
   /** The network or the page's visibility has changed, or a person acts. */
@@ -178,5 +181,5 @@ function openLink(host: TransportHost): Link {
   for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })
   connect()
 
-  return { send: (frame) => live && transmit(frame), close: stop, wake }
+  return { send: (frame) => !!live && transmit(frame), close: stop, wake }
 }

@@ -17,6 +17,8 @@ const PAGE = 100
 const VIEW_EVERY = 7000
 /** Milliseconds in which sessions whose place in the queue is unknown are collected. */
 const COLLECT = 100
+/** Sessions whose notes are read again after a reconnection. */
+const MAX_KEPT = 10
 /** More players than this are read as a list. */
 const MAX_SINGLE = 20
 
@@ -47,6 +49,7 @@ export function createStaff(owner: StaffOwner) {
   const { rest, sessions } = owner
   const { rows } = sessions
   const lists = new Map<string, List>()
+  /** The one that was used last is the last. */
   const notes = new Map<string, NoteList>()
   const viewers = new Map<string, readonly Viewer[]>()
   const viewed = new Set<string>()
@@ -154,7 +157,8 @@ export function createStaff(owner: StaffOwner) {
 
   const notesOf = (id: string): NoteList => {
     let list = notes.get(id)
-    if (!list) {
+    if (list) notes.delete(id), notes.set(id, list)
+    else {
       notes.set(id, (list = { byN: new Map(), state: 'loading' }))
       if (owner.isUsable()) void loadNotes(id, list)
     }
@@ -163,7 +167,8 @@ export function createStaff(owner: StaffOwner) {
 
   /** Read again what may have changed. */
   const refresh = async (): Promise<boolean> => {
-    for (const [id, list] of notes) void loadNotes(id, list)
+    for (const id of [...notes.keys()].slice(0, -MAX_KEPT)) notes.delete(id)
+    for (const [id, list] of [...notes]) void loadNotes(id, list)
     await Promise.all([...lists.values()].map((list) => load(list, true)))
     return [...lists.values()].every(({ error }) => !error)
   }
@@ -231,9 +236,9 @@ export function createStaff(owner: StaffOwner) {
       return data.message
     },
     /** A page of messages of a session. Raises ChatError. */
-    async page({ limit, before, after, sessionId }: PageQuery): Promise<Page> {
+    async page({ limit, before, after_seq, sessionId }: PageQuery): Promise<Page> {
       if (!sessionId) return { messages: [] }
-      const query = { limit, before_seq: before, after_seq: after }
+      const query = { limit, before_seq: before, after_seq }
       const { messages, session, has_more } = await call<{ messages: Message[]; session: Session; has_more: boolean }>('GET', withQuery(`/messages/${sessionId}`, query))
       apply(session)
       return { messages, next: has_more && messages[0] ? String(messages[0].seq) : undefined }

@@ -21,18 +21,18 @@ const STATES: readonly string[] = ['awaited', 'stored', 'ready', 'refused', 'gon
 
 export interface PageQuery {
   limit: number
-  before?: string | undefined
-  after?: number
+  before?: string | null | undefined
+  after_seq?: number
   sessionId?: string | undefined
-  etag?: string | undefined
+  etag?: string | null | undefined
 }
 
 export interface Page {
   /** Ascending; undefined if nothing has changed since `etag`. */
   messages: readonly Message[] | undefined
   /** `before` of the page before; undefined at the beginning. */
-  next?: string | undefined
-  etag?: string | undefined
+  next?: string | null | undefined
+  etag?: string | null | undefined
 }
 
 export interface TimelineOwner {
@@ -59,15 +59,15 @@ interface Run {
 
 export type Timeline = ReturnType<typeof createTimeline>
 
-export function createTimeline(sessionId: string, owner: TimelineOwner) {
+export function createTimeline(sessionId: string | undefined, owner: TimelineOwner) {
   const runs = new Map<string, Run>()
   const files = new Map<string, Attachment>()
   /** By session for what is missing there, and one for the newest page. */
   const timers = createTimers()
-  const waiting: [Message, boolean][] = []
+  const waiting: Message[] = []
   let loaded = false
-  let next: string | undefined
-  let etag: string | undefined
+  let next: string | null | undefined
+  let etag: string | null | undefined
   let error: ChatError | undefined
   let loadingOlder = false
   let refreshing: Promise<boolean> | undefined
@@ -136,7 +136,7 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
   const heal = async (id: string, run: Run, failed = 0): Promise<void> => {
     if (!run.early.size || !owner.active()) return
     try {
-      const messages = (await owner.page({ limit: MAX_PAGE, after: run.upTo!, sessionId: id })).messages!
+      const messages = (await owner.page({ limit: MAX_PAGE, after_seq: run.upTo!, sessionId: id })).messages!
       error = undefined
       for (const message of messages) if (message.seq > run.upTo!) append(run, message)
       // The server has no message in between: it was deleted.
@@ -150,13 +150,13 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
   }
 
   /** Take a message of the transport. Returns true if it is kept, and not shown yet. */
-  const receive = (message: Message, replay: boolean): boolean => {
+  const receive = (message: Message): boolean => {
     if (sessionId && sessionId !== message.session_id) return false
-    if (!loaded) return !!waiting.push([message, replay])
-    // A replay begins where `since` ends, or with the end of a long history.
+    if (!loaded) return !!waiting.push(message)
     const run = runOf(message.session_id)
-    if (replay || message.seq === 1) run.upTo ??= message.seq - 1
+    if (message.seq === 1) run.upTo ??= 0
     put(run, message)
+    // A replay of a session may begin in its middle: pages say what is before.
     if (run.upTo === undefined) void refresh()
     changed()
     return run.early.has(message.seq)
@@ -175,16 +175,13 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
     }
   }
 
-  const isKnown = ({ session_id, seq }: Message): boolean => {
-    const run = runs.get(session_id)
-    return !!run?.messages.length && seq <= run.upTo!
-  }
+  const isKnown = ({ session_id, seq }: Message): boolean => runs.get(session_id)?.messages.at(-1)?.seq! >= seq
 
   /** Read from the newest message back to one that is known. */
   const readNewest = async (): Promise<void> => {
     const found: (readonly Message[])[] = []
-    let before: string | undefined
-    let newTag: string | undefined
+    let before: string | null | undefined
+    let newTag: string | null | undefined
     do {
       const page = await owner.page({ limit: PAGE, before, sessionId, etag: before ? undefined : etag })
       if (!before) newTag = page.etag
@@ -198,7 +195,7 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
     insert(found.flat())
     loaded = true
     if (sessionId) runOf(sessionId).upTo ??= 0
-    for (const [message, replay] of waiting.splice(0)) receive(message, replay)
+    for (const message of waiting.splice(0)) receive(message)
   }
 
   /** Read the newest messages, since events may have been missed. Returns false if that failed; then it is tried again. */
@@ -292,7 +289,7 @@ export function createTimeline(sessionId: string, owner: TimelineOwner) {
       return {
         messages: (merged ??= merge()),
         state: (!loaded ? (error ? 'failed' : 'loading') : healing ? 'healing' : 'complete') as 'loading' | 'complete' | 'healing' | 'failed',
-        hasOlder: next !== undefined,
+        hasOlder: !!next,
         loadingOlder,
         readUpTo: marks,
         error,

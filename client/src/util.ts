@@ -22,7 +22,8 @@ export function createTimers() {
         running.delete(name)
         then()
       }
-      running.set(name, setTimeout(act, ms))
+      // A time that does not fit into 31 bits would be none.
+      running.set(name, setTimeout(act, Math.min(ms, 1e9)))
     },
     clear: (): void => [...running.keys()].forEach(end),
   }

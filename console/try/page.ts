@@ -90,7 +90,7 @@ let refusal = ''
 // Receive: an event may arrive twice, out of order, or not at all. The timeline shows each message once and in order, and asks
 // for what is missing.
 const timeline = createTimeline('', {
-  page: ({ sessionId, after = 0 }) => (sessionId ? history.messages(sessionId, after) : readMissed()).then((messages) => ({ messages })),
+  page: ({ sessionId, after_seq = 0 }) => (sessionId ? history.messages(sessionId, after_seq) : readMissed()).then((messages) => ({ messages })),
   isOwn: ({ sender }) => sender === 'player',
   active: () => true,
   changed: () => update(),
@@ -101,7 +101,7 @@ pusher
   .subscribe(CHANNEL)
   .bind('new-staff-message', (event: Message & { truncated?: boolean }) => {
     if (event.truncated) void timeline.refresh()
-    else timeline.receive({ ...event, created_at: event.created_at ?? event.timestamp }, false)
+    else timeline.receive({ ...event, created_at: event.created_at ?? event.timestamp })
   })
   .bind('session-updated', () => void timeline.refresh())
   // Pusher does not store events: read what was missed before the subscription.

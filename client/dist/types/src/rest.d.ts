@@ -7,7 +7,7 @@ export interface Answer<T> {
     token: string;
 }
 export interface CallOptions {
-    etag?: string | undefined;
+    etag?: string | null | undefined;
     /** The person in whose name the call is made: with a token of somebody else it fails, and nothing is sent. */
     owner?: string | undefined;
     /** A token to be used instead of the page's. */
@@ -19,5 +19,5 @@ export interface Rest {
     /** Raises ChatError. After a 401 it is tried once more, with a renewed token. */
     <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>;
 }
-/** `getToken` returns the token for a call; null: nobody is signed in. `signal` ends all calls. */
-export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: AbortSignal): Rest;
+/** `getToken` returns the token for a call; null: nobody is signed in. The signal ends the calls of this person. */
+export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal): Rest;

@@ -19,7 +19,7 @@ export declare function createStaff(owner: StaffOwner): {
     /** Send a reply or a note. Raises ChatError. */
     deliver({ id, text, files, sessionId, playerId, afterSeq, templateId, owner: author, note }: Item): Promise<Message | undefined>;
     /** A page of messages of a session. Raises ChatError. */
-    page({ limit, before, after, sessionId }: PageQuery): Promise<Page>;
+    page({ limit, before, after_seq, sessionId }: PageQuery): Promise<Page>;
     refresh: () => Promise<boolean>;
     addNote(note: Note): void;
     frame(frame: ServerFrame): void;

@@ -1,7 +1,7 @@
 /** Where unsent texts are kept: one name for each text, so that two tabs of one person do not overwrite each other's. */
 import type { ChatStorage } from './api.js';
 export interface Kept {
-    get(name: string): string | null;
+    get(name: string): string | null | undefined;
     /** Null removes. */
     set(name: string, value: string | null): void;
     /** The names that begin with a prefix. */

@@ -8,17 +8,17 @@ import { ChatError } from './errors.js';
 import type { Attachment, Message } from './protocol.js';
 export interface PageQuery {
     limit: number;
-    before?: string | undefined;
-    after?: number;
+    before?: string | null | undefined;
+    after_seq?: number;
     sessionId?: string | undefined;
-    etag?: string | undefined;
+    etag?: string | null | undefined;
 }
 export interface Page {
     /** Ascending; undefined if nothing has changed since `etag`. */
     messages: readonly Message[] | undefined;
     /** `before` of the page before; undefined at the beginning. */
-    next?: string | undefined;
-    etag?: string | undefined;
+    next?: string | null | undefined;
+    etag?: string | null | undefined;
 }
 export interface TimelineOwner {
     /** Raises ChatError. */
@@ -31,8 +31,8 @@ export interface TimelineOwner {
     shown(message: Message): void;
 }
 export type Timeline = ReturnType<typeof createTimeline>;
-export declare function createTimeline(sessionId: string, owner: TimelineOwner): {
-    receive: (message: Message, replay: boolean) => boolean;
+export declare function createTimeline(sessionId: string | undefined, owner: TimelineOwner): {
+    receive: (message: Message) => boolean;
     refresh: () => Promise<boolean>;
     /** By session, the seq up to which everything is here. */
     positions: () => [string, number][];
