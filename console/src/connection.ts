@@ -45,7 +45,7 @@ export class Connection {
       url: '',
       token: (refused) => this.token(refused),
       since: () => this.owner.since(),
-      frame: (frame) => this.hear(frame as Frame),
+      frame: (frame) => this.hear(frame),
       state: (state) => this.setState(state),
       missed: () => this.readMissed(),
       request: (method, path, body) => this.api.call(method, path, body),
@@ -93,7 +93,7 @@ export class Connection {
     try {
       // One small call first: while the server does not answer, the page keeps what it shows.
       const { role, staffId, expiresAt } = await this.api.me()
-      if (!this.identified) this.hear({ type: 'authenticated', role, ...(staffId && { staffId }), expiresAt, sessions: [] })
+      if (!this.identified) this.hear({ type: 'authenticated', success: true, role, ...(staffId && { staffId }), expiresAt, sessions: [], staffOnline: 0 })
       return await this.owner.readMissed()
     } catch {
       return false

@@ -1,8 +1,9 @@
 /**
- * The types of the server's messages. Those of REST come from docs/openapi.json (openapi.d.ts, `npm run types`); the
- * frames of the WebSocket are written here, as docs/websocket.md describes them.
+ * The types of the server's messages. Those of REST come from docs/openapi.json (openapi.d.ts, `npm run types`), those of the
+ * frames of the WebSocket from docs/asyncapi.json (client/src/protocol.ts, `make types`).
  */
 
+export type { ServerFrame as Frame, Viewer } from '../../client/src/protocol'
 import type { components, operations } from './openapi'
 
 /** A number; text where it is larger than numbers are exact. */
@@ -53,28 +54,7 @@ export type SinkState = Schema<'SinkState'>
 export type Operations = Schema<'Operations'>
 export type DeadLetter = Schema<'DeadLetter'>
 
-/** A staff member who looks at a session. */
-export interface Viewer {
-  staffId: string
-  displayName: string | null
-  typing: boolean
-}
-
 export type Presence = StaffMember['status']
 export type Role = StaffMember['role']
 export type MessageStatus = Message['status']
 
-/** The frames that the server sends on `/ws`. Other types are ignored. */
-export type Frame =
-  | { type: 'authenticated'; role: string; staffId?: string; expiresAt: string | null; sessions: Session[] }
-  | { type: 'chat_message'; message: Message; replay: boolean }
-  | { type: 'typing'; sessionId: string; playerId: PlayerId; by: 'player' | 'staff'; typing: boolean; staffId?: string; for?: 'note' }
-  | { type: 'messages_read'; sessionId: string; by: 'player' | 'staff'; upToSeq: number }
-  | { type: 'session_updated'; session: Session }
-  | { type: 'staff_status'; staffId: string; displayName: string | null; status: Presence }
-  | { type: 'error'; code: string; error: string }
-  | { type: 'session_event'; sessionId: string; event: SessionEvent }
-  | { type: 'session_note'; note: Note }
-  | { type: 'attachment_updated'; sessionId: string; attachment: Attachment }
-  | { type: 'session_viewers'; sessionId: string; viewers: Viewer[] }
-  | { type: 'pong' }

@@ -43,7 +43,7 @@ class FakeSocket {
   }
 }
 
-const IDENTITY = { type: 'authenticated', role: 'staff', staffId: 's1', expiresAt: null, sessions: [] }
+const IDENTITY = { type: 'authenticated', success: true, role: 'staff', staffId: 's1', expiresAt: null, sessions: [], staffOnline: 0 }
 
 /** A sign-in whose renewals are answered by `renewals`: a token, or undefined for no answer. */
 function page(renewals: (string | undefined)[] = []) {
