@@ -3,6 +3,7 @@
 import type { Core } from './core.js'
 import type { ChatError } from './errors.js'
 import type { Message, QueuedSession, Session } from './protocol.js'
+import { TIMEOUT } from './rest.js'
 
 /** Sessions in `since`: with more, the frame could exceed the server's limit of 64 KB. Of the others the server tells what is newer. */
 const MAX_SINCE = 500
@@ -26,12 +27,12 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
 
   const sendMark = async (id: string): Promise<void> => {
     const upToSeq = markOf(id)
-    if (!isUsable()) return
+    if (!isUsable() || !pending.has(id)) return
     try {
       await rest('POST', `/api/gre-chat/read/${id}`, { upToSeq })
     } catch (error) {
-      // It is sent again with the next connection.
-      if ((error as ChatError).transient) return
+      // It is sent again after a while, and with the next connection.
+      if ((error as ChatError).transient) return void setTimeout(sendMark, TIMEOUT, id)
     }
     if (markOf(id) === upToSeq) pending.delete(id)
   }

@@ -198,6 +198,21 @@ test('a wait that the server names is kept, however long', async () => {
   expect(calls).toBe(1)
 })
 
+test('a read mark that the server cannot take is sent again on the same connection', async () => {
+  const { chat, daemon } = open()
+  daemon.store('s1', 'staff', 'one')
+  chat.messages()
+  await pass(100)
+  daemon.rest = 'unavailable'
+  chat.markRead()
+  await pass(60_000)
+  expect(daemon.marks).toEqual([])
+  expect(daemon.calls.filter(({ line }) => line.includes('/read/')).length).toBeLessThan(6)
+  daemon.rest = 'works'
+  await pass(60_000)
+  expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }])
+})
+
 test('the clock jumps back: the order of writing stays', async () => {
   const page = open()
   page.daemon.upgrades = 'hang'
