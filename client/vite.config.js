@@ -5,6 +5,7 @@ import { defineConfig } from 'vite'
 const ENTRIES = {
   index: 'src/index.ts',
   react: 'react/index.ts',
+  pusher: 'src/pusher/index.ts',
   element: 'element/index.ts',
 }
 

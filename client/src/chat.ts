@@ -65,7 +65,7 @@ export function createChat(options: ChatOptions): Chat {
   const apply = (row: Session): void => (desk.part ?? sessions).apply(row)
   const each = (act: (timeline: Timeline) => void): void => timelines.forEach(act)
 
-  const rest = createRest(url, tokenFor, () => calls.signal)
+  const rest = createRest(url, tokenFor, () => calls.signal, options.transport)
   const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
   const sessions = createSessions(core)
   let loaded: More | undefined

@@ -1,6 +1,7 @@
 /** Calls of the daemon's REST API with the person's token. */
 
 import { ChatError, signedOut, unreachable } from './errors.js'
+import type { Transport } from './transport.js'
 import { exactJson } from './util.js'
 
 /** Milliseconds that a call may take, and after which a failed one that nobody waits for is made again. */
@@ -36,14 +37,16 @@ export interface Rest {
 }
 
 /** `getToken` returns the token for a call; null: nobody is signed in. The signal ends the calls of this person. */
-export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal): Rest {
+export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal, transport?: Transport): Rest {
   const call: Rest = async (method, path, body, options = {}) => {
     const token = await getToken(options)
     if (!token) throw signedOut()
+    // Kept with the answer: Node.js 20 forgets a signal that only `any` knows, and the call would wait for ever.
+    const late = AbortSignal.timeout(TIMEOUT)
     let response
     let text
     try {
-      response = await fetch(url + path, {
+      response = await (transport?.fetch ?? fetch)(url + path, {
         method,
         headers: {
           Authorization: `Bearer ${token}`,
@@ -53,7 +56,7 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
         body: body && JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([signal(), AbortSignal.timeout(TIMEOUT)]),
+        signal: AbortSignal.any([signal(), late]),
       })
       text = await response.text()
     } catch {
@@ -67,9 +70,9 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
     } catch {
       // A page of something in between, or nothing.
     }
-    if (status === 304 || (ok && data)) return { data, headers, token } as never
+    if (status === 304 || (ok && data)) return { data, headers, token, late } as never
     // Of what is not the daemon's answer, only the status says something.
-    throw new ChatError(data?.code ?? 'unreachable', data?.error ?? 'The server does not answer.', ok ? 0 : status, Number(headers.get('Retry-After')) || undefined, data?.details)
+    throw new ChatError(data?.code ?? 'unreachable', data?.error ?? 'The server does not answer.', ok ? 0 : status, +headers.get('Retry-After')! || undefined, data?.details)
   }
   return call
 }

@@ -8,6 +8,8 @@ import type { ClientFrame, ServerFrame } from './protocol.js'
 export interface Transport {
   /** Open a connection, and keep it: the transport reconnects by itself until `close`. */
   open(host: TransportHost): Link
+  /** Makes the calls of REST, instead of the browser's `fetch`. */
+  fetch?(url: string, init: RequestInit): Promise<Response>
 }
 
 /** The states of a connection that a transport reports. */

@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.client.cases import CASES, Case
-from tests.client.clients import HOOKS, SOCKET_CLIENT
+from tests.client.clients import HOOKS, PUSHER_CLIENT, SOCKET_CLIENT, SUPABASE_CLIENT
 from tests.client.samples import EARLIER_PUSHER, EARLIER_SOCKET, PUSHER_SAMPLE, SOCKET_SAMPLE
 from tests.client.world import WITHIN, World, world_for
 from tests.support.template import Template
 
 SUBJECTS = {
     "client-ws": SOCKET_CLIENT,
+    "client-pusher": PUSHER_CLIENT,
+    "client-supabase": SUPABASE_CLIENT,
     "hooks": HOOKS,
     "sample-ws": SOCKET_SAMPLE,
     "sample-pusher": PUSHER_SAMPLE,

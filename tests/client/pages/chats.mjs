@@ -5,9 +5,10 @@ import { env } from './driver.mjs'
 globalThis.WebSocket ??= ws
 const { createChat } = await import(`${env.CLIENT}/index.js`)
 
-/** A chat over the transport of this page. */
+/** A chat over the transport of this page: /ws, or what TRANSPORT names. */
 export async function openChat(getToken, storage) {
-  return createChat({ url: env.DAEMON, getToken, name: 'Asha', storage })
+  const transport = env.TRANSPORT ? (await import('./pusher.mjs')).pusherOptions() : {}
+  return createChat({ url: env.DAEMON, getToken, name: 'Asha', storage, ...transport })
 }
 
 /** The commands of the tests; `chat` returns the chat that is open. */

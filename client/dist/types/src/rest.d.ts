@@ -1,4 +1,5 @@
 /** Calls of the daemon's REST API with the person's token. */
+import type { Transport } from './transport.js';
 /** Milliseconds that a call may take, and after which a failed one that nobody waits for is made again. */
 export declare const TIMEOUT = 20000;
 export interface Answer<T> {
@@ -22,4 +23,4 @@ export interface Rest {
     <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>;
 }
 /** `getToken` returns the token for a call; null: nobody is signed in. The signal ends the calls of this person. */
-export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal): Rest;
+export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal, transport?: Transport): Rest;

@@ -12,8 +12,8 @@ export declare function createTimers(): {
 export declare const jitter: (ms: number) => number;
 /** The delay before the try that follows `failures` failures, in milliseconds. */
 export declare const backoff: (failures: number, max?: number) => number;
-/** A random UUID (version 4). `crypto.randomUUID` is missing on pages that come over plain HTTP. */
-export declare function uuid(): string;
+/** A random UUID (version 4, 120 random bits). `crypto.randomUUID` is missing on pages that come over plain HTTP. */
+export declare const uuid: () => string;
 /** Parse JSON; players' ids of 16 digits and more stay text, since numbers beyond 2^53 are not exact. */
 export declare const exactJson: (text: string) => unknown;
 /** `path?name=value…`, without what is undefined. */
