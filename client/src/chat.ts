@@ -30,8 +30,9 @@ export function createChat(options: ChatOptions): Chat {
   const url = options.url.replace(/\/$/, '')
   const storage = openStorage(options.storage)
   const prefix = `gre-chat:${url}|`
-  /** Ends the calls of this person; aborted for good by `close`. */
-  let calls = new AbortController()
+  /** The calls that are running, and those that began before the connection was lost. */
+  const calls = new Set<AbortController>()
+  let earlier: AbortController[] | undefined
   const getToken = createTokens(options.getToken)
 
   let connection: Status['connection'] = 'idle'
@@ -65,7 +66,7 @@ export function createChat(options: ChatOptions): Chat {
   const apply = (row: Session): void => (desk.part ?? sessions).apply(row)
   const each = (act: (timeline: Timeline) => void): void => timelines.forEach(act)
 
-  const rest = createRest(url, tokenFor, () => calls.signal, options.transport)
+  const rest = createRest(url, tokenFor, calls, options.transport)
   const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
   const sessions = createSessions(core)
   let loaded: More | undefined
@@ -100,6 +101,7 @@ export function createChat(options: ChatOptions): Chat {
   /** The token for a call of REST. If a token does not say that it is the owner's, the server is asked first. */
   async function tokenFor({ refused, owner, token: given }: CallOptions): Promise<string | null> {
     const token = (!refused && given) || (await getToken(!!refused))
+    if (reason === 'closed') throw unreachable()
     lastToken = token
     if (!token || !owner) return token
     const name = nameIn(token)
@@ -138,18 +140,15 @@ export function createChat(options: ChatOptions): Chat {
   /** Forget everything of the person. Unsent texts stay in storage. */
   function reset(): void {
     // No answer for one person is shown to another.
-    calls.abort()
-    calls = new AbortController()
+    calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
-    for (const part of [timelines, present, sessions, files.uploads]) part.clear()
-    loaded?.typing.clear()
-    desk.part?.clear()
+    for (const part of [timelines, present, sessions, files.uploads, loaded?.typing, desk.part]) part?.clear()
     me = confirmed = undefined
     changed()
   }
 
   function open(): void {
-    if (calls.signal.aborted || link || connection === 'stopped') return
+    if (link || connection === 'stopped') return
     const run = ++linkRun
     let token: string | null = null
     const isCurrent = (): boolean => run === linkRun
@@ -184,9 +183,13 @@ export function createChat(options: ChatOptions): Chat {
     connection = state
     reason = why
     if (state === 'stopped') link = undefined
-    if (isUsable() && !was) {
+    if (!isUsable()) {
+      if (was) earlier = [...calls]
+    } else if (!was) {
       error = undefined
-      outbox.hurry()
+      // They may wait for answers on connections that died with the link, and are made again.
+      earlier?.forEach((call) => call.abort())
+      setTimeout(outbox.hurry)
       sessions.resend()
       if (isStaff()) void desk.load().then((part) => part.live(), () => {})
     }
@@ -311,7 +314,7 @@ export function createChat(options: ChatOptions): Chat {
     loaded?.typing.stop()
     const item = outbox.add(draft)
     if (reason === 'signed_out') outbox.hold()
-    if (!isUsable()) link?.wake()
+    link?.wake()
     return item
   }
 
@@ -320,14 +323,14 @@ export function createChat(options: ChatOptions): Chat {
     connect() {
       held = true
       timers.end('linger')
-      if (connection === 'stopped' && !calls.signal.aborted) connection = 'idle'
+      if (connection === 'stopped' && reason !== 'closed') connection = 'idle'
       open()
     },
     close() {
-      reset()
-      calls.abort()
-      timers.clear()
+      held = true // nothing opens it again
       disconnect('stopped', 'closed')
+      reset()
+      timers.clear()
       outbox.close()
     },
     status: () => read('status', (): Status => ({ connection, reason, me, error })),

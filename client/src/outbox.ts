@@ -38,7 +38,7 @@ export interface OutboxOwner {
 }
 
 export function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner) {
-  const items = new Map<string, Item>()
+  let items = new Map<string, Item>()
   /** What storage has taken: once it is gone there, another tab has sent it or taken it back. */
   const kept = new Set<string>()
   const timers = createTimers()
@@ -115,9 +115,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
         // Not written by this client.
       }
     }
-    const sorted = [...items].sort(([, a], [, b]) => (a.createdAt < b.createdAt ? -1 : 1))
-    items.clear()
-    for (const [id, item] of sorted) items.set(id, item)
+    items = new Map([...items].sort(([, a], [, b]) => (a.createdAt < b.createdAt ? -1 : 1)))
   }
 
   return {

@@ -36,15 +36,17 @@ export interface Rest {
   <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>
 }
 
-/** `getToken` returns the token for a call; null: nobody is signed in. The signal ends the calls of this person. */
-export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: () => AbortSignal, transport?: Transport): Rest {
+/** `getToken` returns the token for a call; null: nobody is signed in. `calls` are those that are running: one that is aborted fails with `unreachable`. */
+export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, calls: Set<AbortController>, transport?: Transport): Rest {
   const call: Rest = async (method, path, body, options = {}) => {
     const token = await getToken(options)
     if (!token) throw signedOut()
-    // Kept with the answer: Node.js 20 forgets a signal that only `any` knows, and the call would wait for ever.
-    const late = AbortSignal.timeout(TIMEOUT)
     let response
     let text
+    // Not AbortSignal.timeout: Node.js 20 forgets a signal that only AbortSignal.any knows, and the call would wait for ever.
+    const ending = new AbortController()
+    const timer = setTimeout(() => ending.abort(), TIMEOUT)
+    calls.add(ending)
     try {
       response = await (transport?.fetch ?? fetch)(url + path, {
         method,
@@ -56,11 +58,14 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
         body: body && JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([signal(), late]),
+        signal: ending.signal,
       })
       text = await response.text()
     } catch {
       throw unreachable()
+    } finally {
+      clearTimeout(timer)
+      calls.delete(ending)
     }
     const { status, headers, ok } = response
     if (status === 401 && !options.refused) return call(method, path, body, { ...options, refused: true })
@@ -70,7 +75,7 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
     } catch {
       // A page of something in between, or nothing.
     }
-    if (status === 304 || (ok && data)) return { data, headers, token, late } as never
+    if (status === 304 || (ok && data)) return { data, headers, token } as never
     // Of what is not the daemon's answer, only the status says something.
     throw new ChatError(data?.code ?? 'unreachable', data?.error ?? 'The server does not answer.', ok ? 0 : status, +headers.get('Retry-After')! || undefined, data?.details)
   }

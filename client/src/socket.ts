@@ -60,6 +60,7 @@ function openLink(host: TransportHost): Link {
 
   const drop = (): void => {
     timers.end('watch')
+    timers.end('pong')
     timers.end('connect')
     attempt += 1
     live = 0
@@ -82,7 +83,7 @@ function openLink(host: TransportHost): Link {
   /** Ask for a sign of life: a connection may be dead without a close, as after sleep. */
   const ping = (within = PONG_WITHIN): void => {
     transmit({ type: 'ping' })
-    watch(within, () => lost(1006))
+    timers.start('pong', within, () => lost(1006))
   }
 
   const lost = (code: number): void => {
@@ -134,6 +135,7 @@ function openLink(host: TransportHost): Link {
   }
 
   const hear = (data: unknown): void => {
+    timers.end('pong')
     if (live) watch(PING_AFTER, ping)
     let frame
     try {
@@ -174,7 +176,7 @@ function openLink(host: TransportHost): Link {
   const wake = (): void => {
     report()
     if (isOffline()) return
-    if (live) ping(PONG_WITHIN / 2)
+    if (live) timers.has('pong') || ping(PONG_WITHIN / 2)
     else if (timers.has('connect')) connect()
   }
 

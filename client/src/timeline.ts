@@ -18,6 +18,7 @@ const MAX_PAGE = 500
 const GAP_DELAY = 1000
 const READ = { status: 'read' } as const
 const STATES: readonly string[] = ['awaited', 'stored', 'ready', 'refused', 'gone', 'sent', 'delivered', 'read']
+const isLater = (state: string, other: string): boolean => STATES.indexOf(state) > STATES.indexOf(other)
 
 export interface PageQuery {
   limit: number
@@ -90,7 +91,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   /** The state of a file that comes later; its place is of the message. */
   const noteFile = (file: Attachment): Attachment => {
     const known = files.get(file.id)
-    const best = known && STATES.indexOf(known.state) > STATES.indexOf(file.state) ? { ...known, place: file.place } : file
+    const best = known && isLater(known.state, file.state) ? { ...known, place: file.place } : file
     files.set(file.id, best)
     return best
   }
@@ -98,7 +99,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   /** The message with the newest known states of its files and of itself: states go forwards only. */
   const newest = (message: Message, known: Pick<Message, 'status'> = message): Message => ({
     ...message,
-    status: STATES.indexOf(known.status) > STATES.indexOf(message.status) ? known.status : message.status,
+    ...(isLater(known.status, message.status) && { status: known.status }),
     ...(message.attachments && { attachments: message.attachments.map(noteFile) }),
   })
 

@@ -37,6 +37,6 @@ export interface Link {
   /** Send a frame; false if it cannot be sent now, or this transport does not send such frames. Then the core uses REST, where it can. */
   send(frame: ClientFrame): boolean
   close(): void
-  /** Something has changed for the better (a person acts, the network is back): end a waiting time. */
+  /** Something has changed for the better (a person acts, the network is back): end a waiting time, and find out whether the connection lives. Called with each text. */
   wake(): void
 }

@@ -62,3 +62,68 @@ test('another person’s token ends what is shown of the first, before the serve
   expect(shown(page.chat)).toEqual([])
   expect(page.chat.status().me).toBeUndefined()
 })
+
+test('a call without an answer ends, and the text is sent again', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(5000)
+  daemon.rest = 'hangs'
+  chat.send('one')
+  await pass(19_000)
+  expect(chat.messages().unsent).toMatchObject([{ text: 'one', state: 'sending' }])
+  daemon.rest = 'works'
+  await pass(3000)
+  expect(shown(chat)).toEqual(['one'])
+})
+
+test('after a sleep, what waits on dead connections is made again as soon as the page is live', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(5000)
+  const before = daemon.socket
+  daemon.lose = () => daemon.socket === before
+  daemon.rest = 'hangs'
+  for (const text of ['one', 'two', 'three']) {
+    chat.send(text)
+    await pass(1000)
+  }
+  expect(daemon.sockets).toHaveLength(1)
+  daemon.rest = 'works'
+  await pass(3000)
+  expect(daemon.sockets).toHaveLength(2)
+  expect(shown(chat)).toEqual(['one', 'two', 'three'])
+  expect(chat.messages().unsent).toEqual([])
+})
+
+test('a call that is made before the first connection, or while another is awaited, is not ended by it', async () => {
+  const { chat, daemon } = open()
+  daemon.delay = 3000
+  const early = chat.url('a')
+  await pass(6000)
+  daemon.socket.end(1006)
+  const meanwhile = chat.url('b')
+  await pass(2000)
+  expect(chat.status().connection).toBe('live')
+  await pass(2000)
+  expect(await early).toContain('/a/')
+  expect(await meanwhile).toContain('/b/')
+})
+
+test('a chat that is closed calls nothing more', async () => {
+  const page = open()
+  const { chat, daemon } = page
+  await pass(5000)
+  const waits = expect(chat.url('a')).rejects.toMatchObject({ code: 'unreachable' })
+  chat.close()
+  await waits
+  daemon.calls.length = 0
+  await expect(chat.url('b')).rejects.toMatchObject({ code: 'unreachable' })
+  page.leave()
+  await pass(20_000)
+  chat.subscribe(() => {})
+  chat.connect()
+  await pass(20_000)
+  expect(daemon.calls).toEqual([])
+  expect(daemon.sockets).toHaveLength(1)
+  expect(chat.status()).toMatchObject({ connection: 'stopped', reason: 'closed' })
+})

@@ -50,9 +50,6 @@ def test_a_page_bears_what_takes_time(servers: World, subject: Subject) -> None:
     assert not failed
 
 
-@pytest.mark.xfail(
-    strict=False, reason="since ce942e5 texts sent on a dead connection wait for more than a minute"
-)
 @SUBJECTS
 def test_a_page_bears_a_sleep(servers: World, subject: Subject) -> None:
     cases.sleep_of_an_hour(replace(servers, subject=subject))

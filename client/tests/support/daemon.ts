@@ -66,7 +66,10 @@ export class Daemon {
   /** Calls of REST: "GET /api/gre-chat/me". */
   readonly calls: { line: string; token: string; body: Record<string, unknown> | undefined }[] = []
   upgrades: 'work' | 'refuse' | 'hang' = 'work'
-  rest: 'works' | 'fails' | 'unavailable' = 'works'
+  /** Milliseconds until REST answers. */
+  delay = 10
+  /** `hangs`: calls get no answer, and go on so, as on a connection that is dead. */
+  rest: 'works' | 'fails' | 'unavailable' | 'hangs' = 'works'
   /** Answers of REST to what changes something do not arrive. */
   loseAnswers = false
   /** Refuse what a person sends. */
@@ -208,8 +211,10 @@ export class Daemon {
     const body = init.body ? (JSON.parse(String(init.body)) as Record<string, unknown>) : undefined
     const line = `${init.method} ${url.pathname}`
     this.calls.push({ line, token, body })
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await new Promise((resolve) => setTimeout(resolve, this.delay))
+    init.signal!.throwIfAborted()
     if (this.rest === 'fails') throw new TypeError('fetch failed')
+    if (this.rest === 'hangs') await new Promise((_, reject) => init.signal!.addEventListener('abort', reject))
     const answer = (status: number, content: unknown, headers: Record<string, string> = {}): Response =>
       new Response(status === 304 ? null : JSON.stringify(content), { status, headers })
     if (this.rest === 'unavailable') return answer(503, { success: false, code: 'unavailable', error: 'try again' }, { 'Retry-After': '1' })
