@@ -467,7 +467,7 @@ def test_pictures_keep_their_place_open_large_and_close_with_escape_alone(join: 
     assert asha.texts() == [], "the text for pages without files is not shown"
     button = asha.panel.get_by_role("button", name="Open picture: My table")
     asha.wait_until(lambda: held, what="the request for the thumbnail")
-    size = "button => [button.offsetWidth, button.offsetHeight]"
+    size = "button => [button.clientWidth, button.clientHeight]"
     before = button.evaluate(size)
     assert before == [240, 160]
     asha.page.unroute("https://files.example/**")
