@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.config.keys import opens_storage
 from gre_bridge.daemon.admin_server import ask_relay
+from gre_bridge.daemon.garbage import LongLived
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.link import Link
 from gre_bridge.daemon.process import DaemonProcess, ProcessContext
@@ -88,6 +90,7 @@ class ApiProcess(DaemonProcess):
         return registration
 
     async def _work(self, _store: RelayDatabase) -> None:
+        gc.callbacks.append(LongLived())
         portal = await self._open_portal()
         serving = asyncio.create_task(self._serve(portal))
         stop = asyncio.create_task(self._stop.wait())

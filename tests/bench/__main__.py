@@ -1,9 +1,8 @@
 """`make bench`: the relay and its alternatives, measured in one run on one machine.
 
-Absolute times depend on the machine; the ratios are the result. A whole run takes about a quarter of an hour
-(up to half an hour where the machine's host takes part of its CPU) and writes docs/benchmark.md and
-docs/benchmark.png; `--only` and `--quick` print and write nothing, but for `scale`, whose tables are in docs/scaling.md. The part
-growth fills 8 GB of disk, which takes as long again.
+Absolute times depend on the machine; the ratios are the result. A whole run takes about three quarters of an hour (longer where the
+machine's host takes part of its CPU), a third of it for the part growth, which fills 8 GB of disk. It writes docs/benchmark.md and
+docs/benchmark.png. `--only` and `--quick` print and write nothing, but for `scale`, whose tables are in docs/scaling.md.
 """
 
 from __future__ import annotations

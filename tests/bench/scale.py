@@ -32,6 +32,8 @@ DISTANCE = 0.05
 RATE = 50.0
 IDLE = 6.0
 """Seconds for which a worker without work is measured."""
+CALLS_IDLE = 4
+"""Calls to the database in a second that an idle worker makes at most."""
 HOLD = 400.0
 """Seconds for which a backlog waits at most until all workers have started."""
 
@@ -98,6 +100,13 @@ def _is_live(worker: Worker) -> bool:
     return worker.metric("gre_realtime_state", state="live") == 1
 
 
+def _is_idle(worker: Worker) -> bool:
+    """Return True if it has stopped to poll often, as it does for some seconds after the last message."""
+    before = worker.metric("gre_database_requests_total")
+    let_pass(1.0, "the interval in which it may poll")
+    return worker.metric("gre_database_requests_total") - before <= CALLS_IDLE
+
+
 def _cpu(workers: list[Worker]) -> float:
     return sum(sum(process.cpu_times()[:2]) for worker in workers for process in worker.all())
 
@@ -155,6 +164,7 @@ def one_by_one(lab: Lab, say: Say, size: Size) -> Run:
     lab.fresh(sinks=("pusher",))
     with _relays(lab, 1, live=True) as workers:
         lab.all_arrived(lab.insert(100, RATE), 20)
+        wait_until(partial(_is_idle, workers[0]), 30, what="an idle worker")
         idle = _measured(lab, workers, partial(_nothing, IDLE))
 
         def act() -> Any:
