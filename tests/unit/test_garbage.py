@@ -1,74 +1,57 @@
-"""Full garbage collections: what has survived one is left out of the next ones, for an hour."""
+"""Full garbage collections: what survives a long one is left out of the next ones, until everything is examined again."""
 
 from __future__ import annotations
 
 import gc
-import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from gre_bridge.daemon.garbage import THAW_EVERY, LongLived
+from gre_bridge.daemon.garbage import LONG, MOST, MUCH, THAW_EVERY, LongLived
 
 
-class Node:
-    """An object that can be part of a cycle."""
+class Collector:
+    """Full collections with the times and the findings that the test gives."""
 
     def __init__(self) -> None:
-        self.other: Node | None = None
+        self.now = 0.0
+        self.callback = LongLived(lambda: self.now)
 
-
-class Clock:
-    """A clock that the test sets."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+    def collect(self, took: float, found: int = 0, generation: int = 2) -> bool:
+        """Report a collection; return whether more is left out than before."""
+        new = [self]
+        before = gc.get_freeze_count()
+        info = {"generation": generation, "collected": found, "uncollectable": 0}
+        self.callback("start", info)
+        self.now += took
+        self.callback("stop", info)
+        return bool(new) and gc.get_freeze_count() > before
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    clock = Clock()
-    callback = LongLived(clock)
-    gc.callbacks.append(callback)
-    yield clock
-    gc.callbacks.remove(callback)
+def collector() -> Iterator[Collector]:
+    yield Collector()
     gc.unfreeze()
 
 
-def make_garbage(node: Node) -> None:
-    """Make this object a cycle of its own."""
-    node.other = node
+def test_the_survivors_of_a_long_collection_that_finds_little_are_left_out(collector: Collector) -> None:
+    assert not collector.collect(LONG / 2)
+    assert not collector.collect(1.0, found=MUCH + 1), "connections come and go"
+    assert not collector.collect(1.0, generation=1)
+    assert collector.collect(1.0, found=MUCH)
 
 
-def test_what_survived_a_full_collection_is_examined_again_after_an_hour(clock: Clock) -> None:
-    before = gc.get_freeze_count()
-    node = Node()
-    seen = weakref.ref(node)
-    gc.collect()
-    assert gc.get_freeze_count() > before
-    make_garbage(node)
-    del node
-    gc.collect()
-    assert seen() is not None, "the collector leaves it out"
-    clock.now = THAW_EVERY
-    gc.collect()
+def test_everything_is_examined_again_after_an_hour(collector: Collector) -> None:
+    assert collector.collect(1.0)
+    collector.now = THAW_EVERY
+    collector.collect(1.0)
     assert gc.get_freeze_count() == 0
-    gc.collect()
-    assert seen() is None
-    assert gc.get_freeze_count() > 0, "what is left is left out again"
+    assert collector.collect(1.0), "and then left out again"
 
 
-@pytest.mark.usefixtures("clock")
-def test_what_is_new_is_examined_and_collections_of_the_young_freeze_nothing() -> None:
-    gc.collect()
-    frozen = gc.get_freeze_count()
-    node = Node()
-    seen = weakref.ref(node)
-    gc.collect(1)
-    assert gc.get_freeze_count() == frozen
-    make_garbage(node)
-    del node
-    gc.collect()
-    assert seen() is None
+def test_everything_is_examined_again_when_much_has_been_left_out(collector: Collector) -> None:
+    for _ in range(int(MOST)):
+        assert collector.collect(1.0)
+    collector.collect(1.0)
+    assert gc.get_freeze_count() == 0
+    assert collector.collect(1.0), "and then left out again"

@@ -94,14 +94,14 @@ class WebSocketEndpoint:
         most_of_one = MAX_PENDING_PER_VISITOR_IN_A_CROWD if crowded else MAX_PENDING_PER_VISITOR
         self._pending.admit(session, host, most_of_one)
         self._arrivals[session] = (host, handshake)
-        lasts = asyncio.get_running_loop().call_later(HANDSHAKE_LASTS, handshake.end)
+        # The turn of one that sends no token ends by the clock alone: if it hangs up or makes room, no other comes in sooner.
+        # So at most HANDSHAKES / HANDSHAKE_LASTS a second have to be closed.
+        asyncio.get_running_loop().call_later(HANDSHAKE_LASTS, handshake.end)
         try:
             with contextlib.suppress(WebSocketDisconnect):  # while it waited for its turn
                 await websocket.accept()
                 await session.run()
         finally:
-            lasts.cancel()
-            handshake.end()
             self.remove_pending(session)
             del self._arrivals[session]
 
