@@ -36,7 +36,7 @@ class Gate:
                 if turn.done() and not turn.cancelled():
                     self._in_flight -= 1
                     self._let_through()
-                else:
+                elif turn in self._waiting:  # (else `_let_through` has passed over it already)
                     self._waiting.remove(turn)
                 raise
         else:

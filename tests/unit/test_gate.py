@@ -78,3 +78,20 @@ async def test_a_window_that_shrinks_lets_nothing_through_until_it_fits_again() 
         assert inside == {3, 4}
         for end in ends:
             end.set()
+
+
+async def test_one_that_is_cancelled_when_a_slot_becomes_free_leaves_quietly() -> None:
+    gate, end = Gate(Window(1)), asyncio.Event()
+
+    async def request() -> None:
+        async with gate.slot():
+            await end.wait()
+
+    first, second, third = (asyncio.create_task(request()) for _ in range(3))
+    await next_turn(2)
+    first.cancel()
+    second.cancel()  # the slot of the first one is passed on before this one runs
+    end.set()
+    found = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError, asyncio.CancelledError, type(None)]
+    assert not gate.full
