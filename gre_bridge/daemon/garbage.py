@@ -3,7 +3,8 @@
 A full collection of Python examines every object that can be part of a cycle, while nothing else runs: with 5,000 sockets that
 takes three quarters of a second. Nearly all of these objects live for long. So what has survived a full collection that took long
 and found hardly anything is left out of the next ones. What becomes garbage among it waits until everything is examined again: when
-much has been left out since the last time, and at least once in THAW_EVERY.
+about as much has been left out since as was examined the last time, and at least once in THAW_EVERY. So what waits is never much
+more than what lived at one time, however many connections come and go.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ LONG = 0.1
 """Seconds of a full collection above which its survivors may be left out."""
 MUCH = 20_000
 """Objects found for each second of a collection, above which they may not: connections come and go, and leave garbage."""
+APART = 10.0
+"""Seconds between two collections whose survivors are left out: in a flood, connections of one second are gone in the next."""
 THAW_EVERY = 3600.0
 """Seconds."""
-MOST = 3.0
-"""Seconds that collections took whose survivors are left out. Above that everything is examined again."""
 
 
 class LongLived:
@@ -27,10 +28,13 @@ class LongLived:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began = self._thawed_at = clock()
-        self._thawed = False
-        """True if the next full collection examines everything."""
+        self._began = self._complete_at = clock()
+        self._complete = 0.0
+        """Seconds that the last collection took that left out nothing of ours."""
         self._left_out = 0.0
+        """Seconds that the collections since took whose survivors are left out, too."""
+        self._froze_at: float | None = None
+        """When survivors were last left out; None: nothing is left out."""
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         """See `gc.callbacks`."""
@@ -41,12 +45,18 @@ class LongLived:
             self._began = now
             return
         took = now - self._began
-        # (The number of objects that are left out would tell more, but to count them takes nearly as long as to examine them.)
-        if took >= LONG and info["collected"] <= MUCH * took:
-            gc.freeze()
-            self._left_out += took
-        if self._thawed:
-            self._thawed = False
-        elif self._left_out > MOST or now - self._thawed_at >= THAW_EVERY:
-            self._thawed, self._thawed_at, self._left_out = True, now, 0.0
+        if self._froze_at is None:
+            self._complete, self._complete_at, self._left_out = took, now, 0.0
+        elif self._left_out > self._complete or now - self._complete_at >= THAW_EVERY:
+            self._froze_at = None
             gc.unfreeze()
+            return
+        # (The number of objects that are left out would tell more, but to count them takes nearly as long as to examine them.)
+        if took < LONG or info["collected"] > MUCH * took:
+            return
+        if self._froze_at is not None:
+            if now - self._froze_at < APART:
+                return
+            self._left_out += took
+        self._froze_at = now
+        gc.freeze()
