@@ -47,6 +47,8 @@ screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
 
 .PHONY: test
+# Where bytecode is not kept (as in many images), each process of a run would compile anew what it imports.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## Run all tests, some at a time (ARGS="-k outbox" runs some; JOBS=0 one after the other)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
