@@ -17,13 +17,19 @@ from tests.support.template import Template
 
 SOON = 6.0
 """Seconds: a page of old that shows nothing after this time has nothing to come back with."""
+TRIES = 8
+"""A page of old may be lucky once, where its fault depends on which of two events arrives first."""
 FAILING: list[tuple[Subject, cases.Case, str]] = [
-    (EARLIER_SOCKET, cases.cut_coming_down, "lost|hole|twice"),
+    # What is sent without a connection is lost at the first point, whether or not the page is back within SOON.
+    (EARLIER_SOCKET, cases.cut_coming_down, "lost: .* not stored|does not come back"),
     (EARLIER_SOCKET, cases.daemon_killed, "lost: .* not stored"),
-    (EARLIER_SOCKET, cases.realtime_restarted, "out of order"),
-    (EARLIER_PUSHER, cases.daemon_killed, "hole|out of order"),
-    (EARLIER_PUSHER, cases.slow_authentication, "hole"),
-    (EARLIER_PUSHER, cases.session_closed_meanwhile, "lost"),
+    # An acknowledgement is shown before earlier messages. These come out of order then, maybe after the test has looked.
+    (EARLIER_SOCKET, cases.realtime_restarted, "a hole before: mine"),
+    (EARLIER_PUSHER, cases.daemon_killed, "a hole before: mine"),
+    # Its own text is shown before the others, or by `catchUp` as well if that is answered first.
+    (EARLIER_PUSHER, cases.slow_authentication, "a hole before|twice: mine"),
+    # Nothing looks for the new session. An event that is late, of either session, comes after or as well as `catchUp`.
+    (EARLIER_PUSHER, cases.session_closed_meanwhile, "lost|out of order: staff|twice: staff"),
 ]
 
 
@@ -58,4 +64,5 @@ def test_an_earlier_page_talks_while_nothing_fails(servers: World, subject: Subj
 )
 def test_an_earlier_page_fails(servers: World, subject: Subject, case: cases.Case, how: str) -> None:
     with pytest.raises(AssertionError, match=how):
-        case(replace(servers, subject=subject), SOON)
+        for _ in range(TRIES):
+            case(replace(servers, subject=subject), SOON)
