@@ -94,8 +94,8 @@ export function createChat(options: ChatOptions): Chat {
   })
   const desk = createDesk({
     ...core, sessions, read, present,
-    unsent: (id) => outbox.list().filter((item) => item.note && item.sessionId === id),
-    noteStored: outbox.shown,
+    unsent: outbox.list,
+    noteStored: outbox.forget,
   }, send)
 
   /** The token for a call of REST. If a token does not say that it is the owner's, the server is asked first. */
@@ -227,7 +227,7 @@ export function createChat(options: ChatOptions): Chat {
     message.attachments?.forEach(({ id }) => files.uploads.delete(id))
     let waits = false
     each((timeline) => (waits = timeline.receive(message) || waits))
-    if (!waits) outbox.shown(message.id)
+    if (!waits) outbox.forget(message.id)
   }
 
   function hear(frame: ServerFrame, token: string | null): void {
@@ -296,7 +296,7 @@ export function createChat(options: ChatOptions): Chat {
         if (!isCurrent()) return
         sessions.count(message)
         outbox.stored(message.id)
-        outbox.shown(message.id)
+        outbox.forget(message.id)
       },
     })
     timelines.set(sessionId, own)

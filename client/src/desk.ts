@@ -11,7 +11,7 @@ type Call = (...given: unknown[]) => unknown
 const EMPTY: readonly never[] = []
 /** What queue and notes are until the code is here. */
 const LOADING = { sessions: EMPTY, notes: EMPTY, unsent: EMPTY, state: 'loading', hasMore: false }
-const EARLY: Record<string, unknown> = { queue: LOADING, notes: LOADING, viewers: EMPTY }
+const EARLY: Record<string, unknown> = { queue: LOADING, notes: LOADING, unsent: EMPTY, viewers: EMPTY }
 
 export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
   const load: () => Promise<Part> = loadOnce(async () => {

@@ -13,16 +13,14 @@ import { backoff, createTimers, uuid } from './util.js'
 export interface Item extends Unsent {
   /** The author; undefined until something is known of the person. */
   owner: string | undefined
-  /** Tries that have failed. */
   failures: number
-  note?: boolean | undefined
   afterSeq?: number | undefined
   templateId?: string | undefined
   /** Stored by the server, and not shown among the messages yet. */
   stored?: boolean
 }
 
-export type Draft = Pick<Item, 'text' | 'files'> & Partial<Pick<Item, 'sessionId' | 'playerId' | 'note' | 'afterSeq' | 'templateId'>>
+export type Draft = Pick<Item, 'text' | 'files'> & Partial<Pick<Item, 'sessionId' | 'playerId' | 'note' | 'afterSeq' | 'templateId' | 'data'>>
 
 export interface OutboxOwner {
   storage: Kept
@@ -55,7 +53,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   }
 
   const update = (item: Item, fields: Partial<Item>): void => {
-    const updated = { ...item, error: undefined, ...fields }
+    const updated = { ...item, ...fields }
     items.set(item.id, updated)
     if (updated.state === 'refused' || item.state === 'refused') save(updated)
     changed()
@@ -134,8 +132,9 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     },
     retry(id: string, positions: Map<string, number>): void {
       const item = items.get(id)
-      if (item?.state !== 'refused') return
-      update(item, { state: 'waiting', owner: item.owner ?? author(), afterSeq: item.afterSeq === undefined ? undefined : (positions.get(item.sessionId!) ?? item.afterSeq) })
+      if (!item || item.state === 'sending') return
+      timers.end(laneOf(item))
+      update(item, { state: 'waiting', failures: 0, error: undefined, owner: item.owner ?? author(), afterSeq: item.afterSeq === undefined ? undefined : (positions.get(item.sessionId!) ?? item.afterSeq) })
       flush()
     },
     discard(id: string): Item | undefined {
@@ -144,15 +143,16 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       remove(item)
       return item
     },
-    /** The server has stored it; it is shown until `shown`. */
+    /** The server has stored it; it is shown until `forget`. */
     stored(id: string): void {
       const item = items.get(id)
       if (!item || item.stored) return
       storage.set(nameOf(item), null)
-      update(item, { stored: true })
+      update(item, { stored: true, error: undefined })
       flush()
     },
-    shown(id: string): void {
+    /** Remove it, whatever its state: it is shown among the messages, or given up. */
+    forget(id: string): void {
       const item = items.get(id)
       if (item) remove(item)
     },

@@ -25,7 +25,8 @@ const MAX_SINGLE = 20
 export interface StaffOwner extends Core {
   sessions: Sessions
   read<T extends object>(name: string, compute: () => T): T
-  unsent(sessionId: string): readonly Unsent[]
+  /** Own texts that are not known to be stored, of all sessions. */
+  unsent(): Item[]
   noteStored(id: string): void
   /** Who of the staff is there, by id. */
   present: Map<string, StaffStatus>
@@ -206,9 +207,10 @@ export function createStaff(owner: StaffOwner) {
       owner.read(`notes ${sessionId}`, (): Notes => {
         const { byN, state, error } = notesOf(sessionId)
         const sorted = owner.read(`n ${sessionId}`, () => [...byN.values()].sort((a, b) => a.n - b.n))
-        const unsent = owner.read(`u ${sessionId}`, () => owner.unsent(sessionId))
+        const unsent = owner.read(`u ${sessionId}`, () => owner.unsent().filter((item) => item.note && item.sessionId === sessionId))
         return { notes: sorted, unsent, state, ...(error && { error }) }
       }),
+    unsent: () => owner.read('unsent', (): readonly Unsent[] => owner.unsent()),
     templates: async () => (await call<{ templates: Awaited<ReturnType<StaffChat['templates']>> }>('GET', '/templates')).templates,
     render: (templateId, sessionId) => call('POST', `/templates/${templateId}/render`, { sessionId }),
     viewing(sessionId, viewing) {

@@ -126,6 +126,50 @@ test('a refused text is sent again when the person wants it', async () => {
   expect(shown(chat)).toEqual(['one'])
 })
 
+test('while a text is tried again, its last failure is known', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  daemon.rest = 'unavailable'
+  chat.send('one')
+  await pass(100)
+  expect(chat.messages().unsent).toMatchObject([{ state: 'waiting', failures: 1, error: { code: 'unavailable' } }])
+  daemon.rest = 'hangs'
+  await pass(1000)
+  expect(chat.messages().unsent).toMatchObject([{ state: 'sending', failures: 1, error: { code: 'unavailable' } }])
+})
+
+test('a text that waits for its next try is sent at once when the person wants it', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  daemon.rest = 'unavailable'
+  const { id } = chat.send('one')
+  await pass(20_000)
+  expect(chat.messages().unsent).toMatchObject([{ id, state: 'waiting' }])
+  const tries = sends(daemon).length
+  daemon.rest = 'works'
+  chat.retry(id)
+  expect(chat.messages().unsent).toMatchObject([{ id, state: 'sending', failures: 0, error: undefined }])
+  await pass(50)
+  expect(sends(daemon)).toHaveLength(tries + 1)
+  expect(shown(chat)).toEqual(['one'])
+})
+
+test('what the page has kept with a text is there after a reload, and is not sent', async () => {
+  const page = open()
+  page.chat.messages()
+  await pass(100)
+  page.daemon.refusal = { status: 403, code: 'chat_disabled' }
+  page.chat.send('one', { data: { to: 'Asha' } })
+  await pass(100)
+  expect(sends(page.daemon)[0]).not.toHaveProperty('data')
+  page.reload()
+  page.chat.messages()
+  await pass(100)
+  expect(page.chat.messages().unsent).toMatchObject([{ text: 'one', state: 'refused', data: { to: 'Asha' } }])
+})
+
 test('a reload keeps unsent texts and their order; they are sent once', async () => {
   const page = open()
   page.daemon.upgrades = 'hang'

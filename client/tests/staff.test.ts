@@ -90,10 +90,14 @@ test('notes are read, come live, are written safely, and are no messages', async
   await pass(100)
   expect(chat.staff.notes('s1')).toMatchObject({ notes: [{ n: 1 }, { n: 2, text: 'live' }], unsent: [{ text: 'mine', state: 'waiting' }] })
   expect(chat.messages('s1').unsent).toEqual([])
+  chat.staff.reply('s2', 'to another')
+  expect(chat.staff.unsent()).toMatchObject([{ text: 'mine', note: true, sessionId: 's1' }, { text: 'to another', sessionId: 's2' }])
+  expect(chat.staff.unsent()).toBe(chat.staff.unsent())
   daemon.loseAnswers = false
   await pass(5000)
   expect(chat.staff.notes('s1').notes.map(({ text }) => text)).toEqual(['old', 'live', 'mine'])
   expect(chat.staff.notes('s1').unsent).toEqual([])
+  expect(chat.staff.unsent()).toEqual([])
   expect(shown(chat, 's1')).toEqual(['question'])
 })
 

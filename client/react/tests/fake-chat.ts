@@ -162,6 +162,7 @@ export class FakeChat implements Chat {
       return this.queues.get(filter?.assigned ?? '') ?? NO_QUEUE
     },
     notes: () => this.sessionNotes,
+    unsent: () => NONE,
     viewing: (sessionId, viewing) => void this.calls.push(['viewing', sessionId, viewing]),
     viewers: () => NONE,
     reply: (_sessionId, text) => this.send(text),

@@ -56,7 +56,7 @@ export interface Chat {
      * and is never sent as somebody else.
      */
     send(text: string, options?: SendOptions): Unsent;
-    /** Send a refused text again. What staff have read meanwhile counts as seen. */
+    /** Send a refused text again; one that waits for its next try, at once. What staff have read meanwhile counts as seen. */
     retry(id: string): void;
     /**
      * Take a text back, and return it, so that the page can put it into its field. Undefined while it is being sent: it may be
@@ -120,6 +120,8 @@ export interface SendOptions {
     /** Of staff: the last seq that they have seen. If a colleague has written after it, the text is refused, `session_moved`. */
     afterSeq?: number | undefined;
     templateId?: string | undefined;
+    /** Of the page's own, kept with the text as JSON, and not sent. */
+    data?: unknown;
 }
 export interface Unsent {
     id: string;
@@ -130,7 +132,14 @@ export interface Unsent {
     createdAt: string;
     /** `waiting`: not tried yet, or tried again by itself; `refused`: it will not be sent without `retry`. */
     state: 'waiting' | 'sending' | 'refused';
+    /** Why the last try has failed, also while the next one is made. */
     error?: ChatError | undefined;
+    /** Tries that have failed since it was written, or since `retry`. */
+    failures?: number;
+    /** True of a note of staff. */
+    note?: boolean | undefined;
+    /** As given to `send`. */
+    data?: unknown;
 }
 export interface Upload {
     /** The id of the file, for `SendOptions.files`. */
@@ -196,7 +205,10 @@ export interface StaffChat {
         afterSeq?: number;
         files?: readonly string[];
         templateId?: string;
+        data?: unknown;
     }): Unsent;
+    /** Snapshot of the own replies and notes that are not known to be stored, of all sessions, in the order of writing. */
+    unsent(): readonly Unsent[];
     /** Snapshot. */
     notes(sessionId: string): Notes;
     /** Keep a note until it is stored, as `send` does with a text. */

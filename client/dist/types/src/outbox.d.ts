@@ -9,15 +9,13 @@ import type { Kept } from './storage.js';
 export interface Item extends Unsent {
     /** The author; undefined until something is known of the person. */
     owner: string | undefined;
-    /** Tries that have failed. */
     failures: number;
-    note?: boolean | undefined;
     afterSeq?: number | undefined;
     templateId?: string | undefined;
     /** Stored by the server, and not shown among the messages yet. */
     stored?: boolean;
 }
-export type Draft = Pick<Item, 'text' | 'files'> & Partial<Pick<Item, 'sessionId' | 'playerId' | 'note' | 'afterSeq' | 'templateId'>>;
+export type Draft = Pick<Item, 'text' | 'files'> & Partial<Pick<Item, 'sessionId' | 'playerId' | 'note' | 'afterSeq' | 'templateId' | 'data'>>;
 export interface OutboxOwner {
     storage: Kept;
     /** Names in storage begin with it. */
@@ -37,9 +35,10 @@ export declare function createOutbox({ storage, prefix, author, ready, deliver, 
     add(draft: Draft): Item;
     retry(id: string, positions: Map<string, number>): void;
     discard(id: string): Item | undefined;
-    /** The server has stored it; it is shown until `shown`. */
+    /** The server has stored it; it is shown until `forget`. */
     stored(id: string): void;
-    shown(id: string): void;
+    /** Remove it, whatever its state: it is shown among the messages, or given up. */
+    forget(id: string): void;
     /** The person is known. Texts without an author are that person's; those of others wait for them. */
     adopt(owner: string): void;
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */

@@ -1,5 +1,5 @@
 /** What members of staff have beside: the queue, assignment, notes, templates, and who looks at a session. Loaded for staff only. */
-import type { StaffChat, Unsent } from './api.js';
+import type { StaffChat } from './api.js';
 import type { Message, Note, ServerFrame, Session, StaffStatus } from './protocol.js';
 import type { Core } from './core.js';
 import type { Item } from './outbox.js';
@@ -8,7 +8,8 @@ import type { Page, PageQuery } from './timeline.js';
 export interface StaffOwner extends Core {
     sessions: Sessions;
     read<T extends object>(name: string, compute: () => T): T;
-    unsent(sessionId: string): readonly Unsent[];
+    /** Own texts that are not known to be stored, of all sessions. */
+    unsent(): Item[];
     noteStored(id: string): void;
     /** Who of the staff is there, by id. */
     present: Map<string, StaffStatus>;
