@@ -94,7 +94,7 @@ const timeline = createTimeline('', {
   isOwn: ({ sender }) => sender === 'player',
   active: () => true,
   changed: () => update(),
-  shown: ({ id }) => outbox.get(id)?.stored && outbox.shown(id),
+  shown: ({ id }) => outbox.get(id)?.stored && outbox.forget(id),
 })
 
 pusher
@@ -204,7 +204,7 @@ async function deliver(item: Item): Promise<void> {
   }
   refusal = ''
   outbox.stored(id)
-  if (timeline.view().messages.some((message) => message.id === id)) outbox.shown(id)
+  if (timeline.view().messages.some((message) => message.id === id)) outbox.forget(id)
   else void timeline.refresh()
 }
 
