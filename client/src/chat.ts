@@ -13,7 +13,7 @@ import { type CallOptions, createRest } from './rest.js'
 import { createSessions } from './sessions.js'
 import { socketTransport } from './socket.js'
 import { openStorage } from './storage.js'
-import { createStore } from './store.js'
+import { createStore, keep } from './store.js'
 import { createTimeline, type Page, type PageQuery, positionsOf, type Timeline } from './timeline.js'
 import type { Link, LinkState } from './transport.js'
 import { createTimers, loadOnce, withQuery } from './util.js'
@@ -259,7 +259,7 @@ export function createChat(options: ChatOptions): Chat {
         void more().then(({ typing }) => typing.apply(frame), () => {})
         break
       case 'staff_status':
-        present.set(frame.staffId, frame)
+        present.set(frame.staffId, keep(present.get(frame.staffId), frame))
         changed()
         break
       case 'error':

@@ -6,11 +6,14 @@ import type { createStaff, StaffOwner } from './staff.js'
 import { loadOnce } from './util.js'
 
 type Part = ReturnType<typeof createStaff>
+export type Desk = ReturnType<typeof createDesk>
 type Call = (...given: unknown[]) => unknown
 
 const EMPTY: readonly never[] = []
 /** What queue and notes are until the code is here. */
 const LOADING = { sessions: EMPTY, notes: EMPTY, unsent: EMPTY, state: 'loading', hasMore: false }
+/** The methods whose code is loaded later. */
+const METHODS = 'queue loadMore take release transfer unsent notes templates render viewing viewers setStatus'.split(' ')
 const EARLY: Record<string, unknown> = { queue: LOADING, notes: LOADING, unsent: EMPTY, viewers: EMPTY }
 
 export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
@@ -21,10 +24,10 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
     return desk.part
   })
 
-  const own: Record<string | symbol, Call> & Pick<StaffChat, 'reply' | 'addNote'> = {
-    reply: (sessionId: string, text: string, { files = [], ...more } = {}) => send({ ...more, sessionId, text, files }),
+  const chat: Record<string, unknown> = {
+    reply: (sessionId: string, text: string, { files = [], ...more }: Partial<Draft> = {}) => send({ ...more, sessionId, text, files }),
     addNote: (sessionId: string, text: string) => send({ sessionId, text, files: [], note: true }),
-  } as never
+  }
 
   /** A method of the desk, called at once if the code is here, else as soon as it is. */
   const method = (name: string): Call => (...given) => {
@@ -35,11 +38,13 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
     return EARLY[name] ?? answer
   }
 
+  for (const name of METHODS) chat[name] = method(name)
+
   const desk: { part: Part | undefined; load: () => Promise<Part>; chat: StaffChat } = {
     /** Undefined until the code is here. */
     part: undefined,
     load,
-    chat: new Proxy(own, { get: (_, name: string) => (own[name] ??= method(name)) }) as unknown as StaffChat,
+    chat: chat as never,
   }
   return desk
 }

@@ -4,6 +4,7 @@ import type { Core } from './core.js'
 import type { ChatError } from './errors.js'
 import type { Message, QueuedSession, Session } from './protocol.js'
 import { TIMEOUT } from './rest.js'
+import { keep } from './store.js'
 
 /** Sessions in `since`: with more, the frame could exceed the server's limit of 64 KB. Of the others the server tells what is newer. */
 const MAX_SINCE = 500
@@ -53,12 +54,13 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
       if (known && known.rev > row.rev) return
       const { last_seq, last_message, last_message_at } = known ?? row
       const field = unreadField()
-      rows.set(row.id, {
+      const merged = {
         ...known,
         ...row,
         // It was read before a message that is known by now.
         ...(last_seq > row.last_seq && { last_seq, last_message, last_message_at, [field]: known![field] }),
-      })
+      }
+      rows.set(row.id, keep(known, merged))
       changed()
     },
     /** Count a new message. */

@@ -50,7 +50,7 @@ function openLink(host: TransportHost): Link {
   const isOffline = (): boolean => globalThis.navigator?.onLine === false
 
   const report = (): void =>
-    host.state(polling ? 'polling' : isOffline() ? 'offline' : live ? 'live' : failures ? 'reconnecting' : 'connecting')
+    host.state(polling ? 'polling' : live ? 'live' : isOffline() ? 'offline' : failures ? 'reconnecting' : 'connecting')
 
   const transmit = (frame: ClientFrame): boolean => {
     if (socket?.readyState !== 1) return false
@@ -137,12 +137,13 @@ function openLink(host: TransportHost): Link {
   const hear = (data: unknown): void => {
     timers.end('pong')
     if (live) watch(PING_AFTER, ping)
-    let frame
+    let frame: ServerFrame | null = null
     try {
-      frame = exactJson(String(data)) as ServerFrame
+      frame = exactJson(String(data)) as ServerFrame | null
     } catch {
-      return
+      // Not of the daemon, as all that is no object with a type.
     }
+    if (!frame?.type) return
     if (frame.type === 'authenticated') {
       const first = !live
       live ||= Date.now()
@@ -175,9 +176,9 @@ function openLink(host: TransportHost): Link {
   /** The network or the page's visibility has changed, or a person acts. */
   const wake = (): void => {
     report()
-    if (isOffline()) return
+    // Whatever the browser says of the network: a connection that lives is the truth.
     if (live) timers.has('pong') || ping(PONG_WITHIN / 2)
-    else if (timers.has('connect')) connect()
+    else if (!isOffline() && timers.has('connect')) connect()
   }
 
   for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })

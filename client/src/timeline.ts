@@ -16,7 +16,6 @@ const PAGE = 100
 const MAX_PAGE = 500
 /** Milliseconds in which a missing message may still come by itself. */
 const GAP_DELAY = 1000
-const READ = { status: 'read' } as const
 const STATES: readonly string[] = ['awaited', 'stored', 'ready', 'refused', 'gone', 'sent', 'delivered', 'read']
 const isLater = (state: string, other: string): boolean => STATES.indexOf(state) > STATES.indexOf(other)
 
@@ -44,7 +43,7 @@ export interface TimelineOwner {
   active(): boolean
   changed(): void
   /** This message is shown now. */
-  shown(message: Message): void
+  shown(message: Message): unknown
 }
 
 /** The messages of one session. */
@@ -74,11 +73,12 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   let refreshing: Promise<boolean> | undefined
   let again = false
   let failures = 0
-  let merged: readonly Message[] | undefined
+  let merged: readonly Message[] = []
+  let stale = false
   let marks: Record<string, number> = {}
 
   const changed = (): void => {
-    merged = undefined
+    stale = true
     owner.changed()
   }
 
@@ -96,12 +96,15 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     return best
   }
 
-  /** The message with the newest known states of its files and of itself: states go forwards only. */
-  const newest = (message: Message, known: Pick<Message, 'status'> = message): Message => ({
-    ...message,
-    ...(isLater(known.status, message.status) && { status: known.status }),
-    ...(message.attachments && { attachments: message.attachments.map(noteFile) }),
-  })
+  /** The message with the newest known states of its files and of itself: states go forwards only. The known one if that is nothing new. */
+  const newest = (message: Message, known = message): Message => {
+    const fresh = {
+      ...message,
+      ...(isLater(known.status, message.status) && { status: known.status }),
+      ...(message.attachments && { attachments: message.attachments.map(noteFile) }),
+    }
+    return JSON.stringify(fresh) === JSON.stringify(known) ? known : fresh
+  }
 
   const change = (run: Run, act: (message: Message) => Message): void => {
     run.messages = run.messages.map(act)
@@ -254,9 +257,10 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     positions: (): [string, number][] => [...runs].flatMap(([id, { upTo, messages }]) => (upTo && messages.length ? [[id, upTo]] : [])) as [string, number][],
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void {
+      if (sessionId && sessionId !== id) return
       const run = runOf(id)
       if (own) run.readUpTo = Math.max(run.readUpTo, upTo)
-      change(run, (message) => (message.seq <= upTo && owner.isOwn(message) === own ? newest(message, READ) : message))
+      change(run, (message) => (message.seq <= upTo && message.status !== 'read' && owner.isOwn(message) === own ? { ...message, status: 'read' } : message))
     },
     /** By session with unread messages of the other side up to a seq, how far reading these marks: as far as only own messages follow. */
     unread: (id?: string, upTo = Infinity): [string, number][] =>
@@ -286,9 +290,11 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     },
     /** The snapshot's fields. */
     view() {
+      if (stale) merged = keep(merged, merge())
+      stale = false
       const healing = [...runs.values()].some(({ early }) => early.size)
       return {
-        messages: (merged ??= merge()),
+        messages: merged,
         state: (!loaded ? (error ? 'failed' : 'loading') : healing ? 'healing' : 'complete') as 'loading' | 'complete' | 'healing' | 'failed',
         hasOlder: !!next,
         loadingOlder,

@@ -30,9 +30,9 @@ export function createTyping(send: (typing: boolean, sessionId: string | undefin
     apply({ sessionId, by, staffId, typing, for: purpose }: ServerFrame & { type: 'typing' }): void {
       const note = purpose === 'note'
       const name = [sessionId, by, staffId, note].join()
-      forget(name)
-      if (!typing) return
+      if (!typing) return forget(name)
       timers.start(name, FORGET_AFTER, () => forget(name))
+      if (typists.has(name)) return
       typists.set(name, { sessionId, by, staffId, note })
       changed()
     },

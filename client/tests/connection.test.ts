@@ -203,8 +203,8 @@ test('without a network the state says so, and the connection comes back with it
   daemon.upgrades = 'refuse'
   daemon.rest = 'fails'
   page.dispatchEvent(new Event('offline'))
-  expect(chat.status().connection).toBe('offline')
   daemon.socket.end(1006)
+  expect(chat.status().connection).toBe('offline')
   await pass(60_000)
   expect(chat.status().connection).toBe('offline')
   vi.stubGlobal('navigator', { onLine: true })

@@ -70,7 +70,7 @@ export function openLink(host: TransportHost, { pusher, channel, readEvery = REA
   const isHidden = (): boolean => globalThis.document?.visibilityState === 'hidden'
 
   const report = (): void => {
-    if (!ending.signal.aborted) host.state(isOffline() ? 'offline' : live ? 'live' : polling ? 'polling' : wasLive || failures ? 'reconnecting' : 'connecting')
+    if (!ending.signal.aborted) host.state(live ? 'live' : isOffline() ? 'offline' : polling ? 'polling' : wasLive || failures ? 'reconnecting' : 'connecting')
   }
 
   const stop = (reason?: string): void => {
@@ -296,11 +296,11 @@ export function openLink(host: TransportHost, { pusher, channel, readEvery = REA
   /** The network or the page's visibility has changed, or a person acts. */
   const wake = (): void => {
     report()
-    if (isOffline()) return
+    // Whatever the browser says of the network: a connection that lives is the truth.
     if (live) {
       if (Date.now() - heardAt > PONG_WITHIN / 2) ping(PONG_WITHIN / 2)
       if (!isHidden() && Date.now() - readAt > READ_EVERY / 2) hint()
-    } else if (timers.has('join')) void join()
+    } else if (!isOffline() && timers.has('join')) void join()
   }
 
   for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })

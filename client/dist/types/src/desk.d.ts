@@ -3,6 +3,7 @@ import type { StaffChat, Unsent } from './api.js';
 import type { Draft } from './outbox.js';
 import type { createStaff, StaffOwner } from './staff.js';
 type Part = ReturnType<typeof createStaff>;
+export type Desk = ReturnType<typeof createDesk>;
 export declare function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent): {
     part: Part | undefined;
     load: () => Promise<Part>;

@@ -28,7 +28,7 @@ export interface TimelineOwner {
     active(): boolean;
     changed(): void;
     /** This message is shown now. */
-    shown(message: Message): void;
+    shown(message: Message): unknown;
 }
 export type Timeline = ReturnType<typeof createTimeline>;
 export declare function createTimeline(sessionId: string | undefined, owner: TimelineOwner): {
