@@ -6255,6 +6255,43 @@ end $$;
 -- COMMENT: FUNCTION gre_get_auto_reply(p_id uuid)
 COMMENT ON FUNCTION public.gre_get_auto_reply(p_id uuid) IS 'Returns a rule (see gre_list_auto_replies). Staff only.';
 
+-- FUNCTION: gre_get_desk()
+CREATE FUNCTION public.gre_get_desk() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_hours text;
+  v_timezone text;
+  v_opens timestamptz;
+begin
+  perform gre.require_actor();
+  select s.hours, h.timezone into v_hours, v_timezone
+  from public.gre_chat_settings s left join public.gre_hours h on h.name = s.hours;
+  v_opens := gre.next_open(v_hours, v_now);
+  return jsonb_build_object(
+    -- Not null and not later: open already.
+    'open', coalesce(v_opens <= v_now, false),
+    'opens_at', case when v_opens > v_now then gre.iso(v_opens) end,
+    'closes_at', gre.iso(gre.open_until(v_hours, v_now)),
+    'timezone', v_timezone,
+    'now', gre.iso(v_now),
+    'staff', (
+      select coalesce(jsonb_agg(jsonb_build_object('staff_id', p.staff_id, 'display_name', p.name, 'status', p.status)
+        order by p.status desc, p.name, p.staff_id), '[]')
+      from (
+        select o.staff_id, coalesce(t.display_name, o.display_name) as name,
+          gre.presence(o.status, o.last_seen_at, o.expires_at) as status
+        from public.gre_online_status o left join public.gre_staff t on t.staff_id = o.staff_id
+        where o.status <> 'offline' and o.staff_id is not null and coalesce(t.active, true)
+      ) p
+      where p.status <> 'offline'));
+end $$;
+
+-- COMMENT: FUNCTION gre_get_desk()
+COMMENT ON FUNCTION public.gre_get_desk() IS 'Returns what players may know of the desk: {"open": inside the opening hours now, "opens_at": the next opening while it is closed, else null (also null if there is none within 400 days), "closes_at": the time until which it stays open, null while it is closed or if it does not close, "timezone": of the opening hours, null without them, "now", "staff": [{"staff_id", "display_name", "status": online | away}]}. For every actor.';
+
 -- FUNCTION: gre_get_hours(text)
 CREATE FUNCTION public.gre_get_hours(p_name text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -12015,6 +12052,11 @@ GRANT ALL ON FUNCTION public.gre_export(p_what text, p_from timestamp with time 
 REVOKE ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) TO service_role;
+
+-- ACL: FUNCTION gre_get_desk()
+REVOKE ALL ON FUNCTION public.gre_get_desk() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_get_desk() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_get_desk() TO service_role;
 
 -- ACL: FUNCTION gre_get_hours(p_name text)
 REVOKE ALL ON FUNCTION public.gre_get_hours(p_name text) FROM PUBLIC;

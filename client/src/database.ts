@@ -132,6 +132,15 @@ export type DeskSettings = {
   rating_enabled: boolean
 }
 
+export type DeskState = {
+  open: boolean
+  opens_at: string | null
+  closes_at: string | null
+  timezone: string | null
+  now: string
+  staff: OnlineStaff[]
+}
+
 export type DroppedAttachment = {
   id: string
 }
@@ -797,6 +806,10 @@ export type Database = {
           p_id: string
         }
         Returns: AutoReply
+      }
+      gre_get_desk: {
+        Args: never
+        Returns: DeskState
       }
       gre_get_hours: {
         Args: {

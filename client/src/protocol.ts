@@ -46,6 +46,23 @@ export interface Attachment {
   refused?: string
 }
 
+/** The staff's desk, as players know it. */
+export interface DeskRead {
+  success: true
+  /** True inside the opening hours, and always for a desk without any. */
+  open: boolean
+  /** The next opening of a closed desk; null if it is open, or does not open within 400 days. */
+  opensAt: string | null
+  /** Until when an open desk stays open; null if it is closed, or has no end. */
+  closesAt: string | null
+  /** The time zone of the opening hours; null without any. */
+  timezone: string | null
+  /** The server's time, to which the others are relative. */
+  now: string
+  /** Those who are online, then those who are away, by name. */
+  staff: StaffOnline[]
+}
+
 /** A file of a message: neither its name nor its address, since a channel may be public. */
 export interface EventFile {
   id: string
@@ -143,6 +160,13 @@ export interface SessionEvent {
   by_staff_id: string | null
   /** `closed`: `by` (`staff`, `player`, `idle` or `system`). */
   data: Record<string, unknown>
+}
+
+/** Somebody of the staff who is there, as players know it. */
+export interface StaffOnline {
+  staffId: string
+  displayName: string | null
+  status: 'online' | 'away'
 }
 
 /** A text that staff send often. */

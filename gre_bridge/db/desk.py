@@ -10,13 +10,20 @@ from typing import Any
 
 from gre_bridge.db.answers import DeadLetterPage, QueuePage, StaffMember
 from gre_bridge.db.callers import CallerDatabase
-from gre_bridge.db.desk_answers import AssignedSession, DeskSettings, Hours, PlayerState, SessionEventPage
+from gre_bridge.db.desk_answers import (
+    AssignedSession,
+    DeskSettings,
+    DeskState,
+    Hours,
+    PlayerState,
+    SessionEventPage,
+)
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
 
 
 class DeskDatabase(CallerDatabase):
-    """The functions for staff and admins, typed. Every method may raise Refused or TransientError."""
+    """The functions for the desk, typed; for staff and admins, but for `desk`. Every method may raise Refused or TransientError."""
 
     async def queue(
         self,
@@ -91,6 +98,10 @@ class DeskDatabase(CallerDatabase):
         answer = await self._write(AssignedSession, function, arguments, caller)
         self._observer.session_written(answer["session"]["id"])
         return answer
+
+    async def desk(self, caller: Caller) -> DeskState:
+        """Read whether the desk is open, when that changes, and who is there; for players too."""
+        return await self._read(DeskState, "gre_get_desk", {}, caller)
 
     async def settings(self, caller: Caller) -> DeskSettings:
         """Read the settings of the desk."""

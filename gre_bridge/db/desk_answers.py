@@ -7,7 +7,26 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from gre_bridge.db.answers import ChangedSession, Message, Note, PlayerEnabled, Session, SessionEvent
+from gre_bridge.db.answers import (
+    ChangedSession,
+    Message,
+    Note,
+    OnlineStaff,
+    PlayerEnabled,
+    Session,
+    SessionEvent,
+)
+
+
+class DeskState(TypedDict):
+    """Answer of `gre_get_desk`; `staff` are those who are online or away."""
+
+    open: bool
+    opens_at: str | None
+    closes_at: str | None
+    timezone: str | None
+    now: str
+    staff: list[OnlineStaff]
 
 
 class FoundMessage(Message):

@@ -1,5 +1,5 @@
 -- Settings of the staff's desk, and the functions with which admins change them and the opening hours.
--- Depends on gre_foundation, gre_identity, gre_outbox (gre.notify_workers) and gre_hours.
+-- Depends on gre_foundation, gre_identity, gre_messages (gre.presence), gre_outbox (gre.notify_workers) and gre_hours.
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
@@ -287,9 +287,47 @@ end $$;
 comment on function public.gre_delete_hours is
   'Deletes opening hours, and returns what they were. 409 hours_in_use while a setting refers to them. For admins.';
 
+create function public.gre_get_desk() returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_hours text;
+  v_timezone text;
+  v_opens timestamptz;
+begin
+  perform gre.require_actor();
+  select s.hours, h.timezone into v_hours, v_timezone
+  from public.gre_chat_settings s left join public.gre_hours h on h.name = s.hours;
+  v_opens := gre.next_open(v_hours, v_now);
+  return jsonb_build_object(
+    -- Not null and not later: open already.
+    'open', coalesce(v_opens <= v_now, false),
+    'opens_at', case when v_opens > v_now then gre.iso(v_opens) end,
+    'closes_at', gre.iso(gre.open_until(v_hours, v_now)),
+    'timezone', v_timezone,
+    'now', gre.iso(v_now),
+    'staff', (
+      select coalesce(jsonb_agg(jsonb_build_object('staff_id', p.staff_id, 'display_name', p.name, 'status', p.status)
+        order by p.status desc, p.name, p.staff_id), '[]')
+      from (
+        select o.staff_id, coalesce(t.display_name, o.display_name) as name,
+          gre.presence(o.status, o.last_seen_at, o.expires_at) as status
+        from public.gre_online_status o left join public.gre_staff t on t.staff_id = o.staff_id
+        where o.status <> 'offline' and o.staff_id is not null and coalesce(t.active, true)
+      ) p
+      where p.status <> 'offline'));
+end $$;
+comment on function public.gre_get_desk is
+  'Returns what players may know of the desk: {"open": inside the opening hours now, "opens_at": the next opening '
+  'while it is closed, else null (also null if there is none within 400 days), "closes_at": the time until which it '
+  'stays open, null while it is closed or if it does not close, "timezone": of the opening hours, null without them, '
+  '"now", "staff": [{"staff_id", "display_name", "status": online | away}]}. For every actor.';
+
 revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.whole_seconds, gre.desk_seconds,
   gre.settings_json, gre.hours_json from public;
 revoke execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
-  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours from public, anon, authenticated, service_role;
+  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours, public.gre_get_desk
+  from public, anon, authenticated, service_role;
 grant execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
-  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours to authenticated, service_role;
+  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours, public.gre_get_desk
+  to authenticated, service_role;

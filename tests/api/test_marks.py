@@ -104,6 +104,20 @@ def test_a_page_is_informed_that_its_chat_is_disabled_and_enabled(api: Api, play
         assert wait_until(lambda e=enabled: player.get("/api/gre-chat/me").json()["chatEnabled"] is e)
 
 
+def test_a_player_learns_whether_the_desk_is_open_and_who_is_there(api: Api, player_id: int) -> None:
+    api.sql("delete from gre_online_status")
+    api.sql(
+        "insert into gre_online_status (staff_id, display_name, status, last_seen_at) values ('s1', 'Sam', 'away', now())"
+    )
+    desk = api.player(player_id).get("/api/gre-chat/desk").json()
+    assert desk.pop("now").endswith("Z")
+    assert desk == {
+        "success": True, "open": True, "opensAt": None, "closesAt": None, "timezone": None,
+        "staff": [{"staffId": "s1", "displayName": "Sam", "status": "away"}],
+    }  # fmt: skip
+    assert api.with_token("nonsense").get("/api/gre-chat/desk").status_code == 401
+
+
 def test_a_user_without_an_identity_is_refused(api: Api) -> None:
     claims = {
         "aud": "authenticated",

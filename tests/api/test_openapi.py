@@ -250,6 +250,7 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/chat-history/{player_id}",
         "POST /api/gre-chat/read/{session_id}",
         "GET /api/gre-chat/me",
+        "GET /api/gre-chat/desk",
         "POST /api/gre-chat/rate",
         "POST /api/gre-chat/attachments",
         "GET /api/gre-chat/attachments/{id}",

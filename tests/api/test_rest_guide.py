@@ -15,7 +15,7 @@ EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 def test_the_examples_work_one_after_the_other(api: Api) -> None:
     need("curl", "curl")
-    assert len(EXAMPLES) == 26
+    assert len(EXAMPLES) == 27
     env = {
         "PATH": "/usr/bin:/bin:/usr/local/bin",
         "NO_PROXY": "127.0.0.1",

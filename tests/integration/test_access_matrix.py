@@ -192,6 +192,7 @@ gre_unblock_player               x staff_only staff_only y y y staff_only y act_
 gre_get_settings                 x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_settings                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_list_hours                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_get_desk                     x y y y y y y y act_as_required x
 gre_get_hours                    x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_hours                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_delete_hours                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x

@@ -110,7 +110,7 @@ DEFINERS = {
         "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
         "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
-        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_get_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
+        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_get_hours", "gre_set_hours", "gre_delete_hours", "gre_get_desk", "gre_take_session", "gre_release_session",
         "gre_transfer_session", "gre_list_staff", "gre_set_staff", "gre_assign_waiting_v1", "gre_desk_stats_v1",
         "gre_add_note", "gre_list_notes", "gre_block_player", "gre_unblock_player", "gre_search_messages", "gre_export",
         "gre_report", "gre_report_sessions", "gre_report_live", "gre_report_pack_v1",

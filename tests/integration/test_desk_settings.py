@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import ADMIN, RefusalError, Rest, staff
+from tests.support.access import ADMIN, NOBODY, RefusalError, Rest, player, staff
 
 DEFAULTS = {
     "assignment": "off", "max_sessions": None, "returning_within": None, "offline_after": 120, "idle_warn_after": None,
@@ -218,3 +219,72 @@ def test_a_day_is_a_date_of_the_hours_time_zone(admin: Rest) -> None:
         found = admin.call("gre_set_hours", name="desk-" + zone[8:12].lower(), timezone=zone, week=[{"weekday": 1}],
                            dates=[{"day": today.isoformat(), "label": "today"}])  # fmt: skip
         assert found["week"][0]["valid_from"] == found["dates"][0]["day"] == today.isoformat()
+
+
+MALTA = ZoneInfo("Europe/Malta")
+"""Its clocks are changed twice a year."""
+
+
+def desk_of(db: Database) -> dict[str, Any]:
+    """What player 29 is told of the desk."""
+    with Rest(db, player(29)) as asha:
+        found: dict[str, Any] = asha.call("gre_get_desk")
+    return found
+
+
+def day_from_now(rest: Rest, days: int) -> date:
+    today: date = rest.sql("select (now() at time zone 'Europe/Malta')::date as day")[0]["day"]
+    return today + timedelta(days=days)
+
+
+def test_a_desk_without_opening_hours_is_always_open(db: Database) -> None:
+    found = desk_of(db)
+    assert datetime.fromisoformat(found.pop("now"))
+    assert found == {"open": True, "opens_at": None, "closes_at": None, "timezone": None, "staff": []}
+
+
+def test_players_learn_when_a_closed_desk_opens_and_an_open_one_closes(db: Database, admin: Rest) -> None:
+    days = [day_from_now(admin, n) for n in range(3)]
+    week = [{"weekday": n} for n in range(1, 8)]
+
+    def save(*times: tuple[str | None, str | None]) -> dict[str, Any]:
+        dates = [
+            {"day": day.isoformat(), "opens": opens, "closes": closes}
+            for day, (opens, closes) in zip(days, times, strict=True)
+        ]
+        admin.call("gre_set_hours", name="desk", timezone="Europe/Malta", week=week, dates=dates)
+        return desk_of(db)
+
+    admin.call("gre_set_hours", name="desk", timezone="Europe/Malta", week=week)
+    set_settings(admin, {"hours": "desk"})
+    # Days of 23 and of 25 hours among them are the database's business: times are local ones.
+    found = save((None, None), (None, None), ("09:30", "18:00"))
+    assert (found["open"], found["closes_at"], found["timezone"]) == (False, None, "Europe/Malta")
+    opens = datetime.fromisoformat(found["opens_at"]).astimezone(MALTA)
+    assert (opens.date(), opens.strftime("%H:%M")) == (days[2], "09:30")
+    found = save(("00:00", "24:00"), ("00:00", "24:00"), (None, None))
+    assert (found["open"], found["opens_at"]) == (True, None)
+    closes = datetime.fromisoformat(found["closes_at"]).astimezone(MALTA)
+    assert (closes.date(), closes.strftime("%H:%M")) == (days[2], "00:00")
+    found = save((None, None), (None, None), (None, None))
+    assert (found["open"], found["opens_at"], found["closes_at"]) == (False, None, None)
+
+
+def test_players_learn_who_of_the_active_staff_is_there(db: Database, admin: Rest) -> None:
+    with db.connect() as conn:
+        conn.execute("insert into gre_staff (staff_id, display_name, active) values ('s1', 'Sam', true), ('s8', 'Left', false)"
+                     " on conflict (staff_id) do update set display_name = excluded.display_name, active = excluded.active")  # fmt: skip
+        conn.execute("delete from gre_online_status")
+        conn.execute("""
+          insert into gre_online_status (staff_id, display_name, status, last_seen_at, expires_at) values
+          ('s1', 'Sammy', 'online', now(), null), ('s8', 'Left', 'online', now(), null),
+          ('s2', 'Ann', 'away', now(), null), ('s3', 'Zoe', 'online', now(), null),
+          ('s4', 'Gone', 'offline', now(), null), ('s5', 'Asleep', 'online', now() - interval '1 day', null),
+          ('s6', 'Cut', 'online', now(), now() - interval '1 second')""")
+    assert desk_of(db)["staff"] == [
+        {"staff_id": "s1", "display_name": "Sam", "status": "online"},
+        {"staff_id": "s3", "display_name": "Zoe", "status": "online"},
+        {"staff_id": "s2", "display_name": "Ann", "status": "away"},
+    ]
+    with Rest(db, NOBODY) as nobody, pytest.raises(RefusalError):
+        nobody.call("gre_get_desk")

@@ -334,6 +334,15 @@ def test_a_page_reads_its_identity_and_whether_chat_is_enabled(
     assert shown(start(program, player=id_), 1) == [["The chat is off for you."]]
 
 
+@by(("js", "page: set up", "player: is the desk open, and who is there"))
+def test_a_page_learns_whether_the_desk_is_open(world: World, start: Start, program: Program) -> None:
+    [[desk]] = shown(start(program, player=world.new_player()), 1)
+    assert desk | {"now": "", "staff": []} == {
+        "open": True, "opens_at": None, "closes_at": None, "timezone": None, "now": "", "staff": [],
+    }  # fmt: skip
+    assert isinstance(desk["staff"], list)
+
+
 @by(("js", "page: set up", "player: rate a closed session"))
 def test_a_player_rates_its_session(
     world: World, start: Start, send: Any, rest: Any, program: Program

@@ -318,6 +318,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_get_settings": (lambda _: {}, lambda r, _: r["assignment"] == "round_robin"),
     "gre_set_settings": (lambda _: {"settings": {"assignment": "off"}}, lambda r, _: r["assignment"] == "off"),
     "gre_list_hours": (lambda _: {}, lambda r, _: len(r) == 2),
+    "gre_get_desk": (lambda _: {}, lambda r, _: r["open"] in (True, False)),
     "gre_get_hours": (lambda s: {"name": s.sink}, lambda r, s: r["name"] == s.sink),
     "gre_set_hours": (lambda s: {"name": s.sink, "timezone": "UTC"}, lambda r, s: r["name"] == s.sink),
     "gre_delete_hours": (lambda s: {"name": s.sink}, lambda r, s: r["name"] == s.sink),

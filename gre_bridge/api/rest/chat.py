@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from gre_bridge.api.auth import AUTHENTICATED, Authenticated, AuthenticatedCall
 from gre_bridge.api.middleware import JsonResponse
 from gre_bridge.api.schemas.requests import History, PlayerId, ReadMark, SendMessage, Uuid
-from gre_bridge.api.schemas.responses import ChatHistory, Marked, Me, Message, Sent, errors
+from gre_bridge.api.schemas.responses import ChatHistory, DeskRead, Marked, Me, Message, Sent, errors
 from gre_bridge.api.times import iso_time
 from gre_bridge.db.answers import HistoryPage, StoredMessage
 from gre_bridge.db.answers import Message as StoredRow
@@ -193,6 +193,31 @@ async def me(call: Authenticated) -> Response:
             "chatEnabled": who.chat_enabled,
             "expiresAt": iso_time(who.expires_at),
             **({"ratingEnabled": True} if who.rating_enabled else {}),
+        }
+    )
+
+
+@router.get(
+    "/api/gre-chat/desk",
+    summary="Is the desk open, and who is there",
+    response_model=DeskRead,
+    responses=errors(),
+)
+async def desk(call: Authenticated) -> Response:
+    """Whether the desk is open, when that changes, and who of the staff is online or away. Ask again when it changes."""
+    found = await call(lambda users, caller: users.desk(caller))
+    return JsonResponse(
+        {
+            "success": True,
+            "open": found["open"],
+            "opensAt": found["opens_at"],
+            "closesAt": found["closes_at"],
+            "timezone": found["timezone"],
+            "now": found["now"],
+            "staff": [
+                {"staffId": row["staff_id"], "displayName": row["display_name"], "status": row["status"]}
+                for row in found["staff"]
+            ],
         }
     )
 

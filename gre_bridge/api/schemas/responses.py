@@ -111,6 +111,33 @@ class Me(Answer):
     )
 
 
+class StaffOnline(BaseModel):
+    """Somebody of the staff who is there, as players know it."""
+
+    staff_id: str = Field(alias="staffId", examples=["s1"])
+    display_name: str | None = Field(alias="displayName", examples=["Sam"])
+    status: Literal["online", "away"]
+
+
+class DeskRead(Answer):
+    """The staff's desk, as players know it."""
+
+    open: bool = Field(description="True inside the opening hours, and always for a desk without any.")
+    opens_at: datetime | None = Field(
+        alias="opensAt",
+        description="The next opening of a closed desk; null if it is open, or does not open within 400 days.",
+    )
+    closes_at: datetime | None = Field(
+        alias="closesAt",
+        description="Until when an open desk stays open; null if it is closed, or has no end.",
+    )
+    timezone: str | None = Field(
+        examples=["Europe/Malta"], description="The time zone of the opening hours; null without any."
+    )
+    now: datetime = Field(description="The server's time, to which the others are relative.")
+    staff: list[StaffOnline] = Field(description="Those who are online, then those who are away, by name.")
+
+
 class Conversation(Session):
     """A session with those of its messages that are on the page."""
 

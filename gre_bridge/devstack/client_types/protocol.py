@@ -32,7 +32,7 @@ export type StaffStatus = ServerFrames['staff_status']
 /** A session, with what only the queue of staff says of it. */
 export type QueuedSession = Session & Partial<Waiting>
 """
-_REST = ("Me", "Template", "Waiting")
+_REST = ("DeskRead", "Me", "StaffOnline", "Template", "Waiting")
 """The types that only REST has."""
 _PRIMITIVE = {
     "string": "string",
