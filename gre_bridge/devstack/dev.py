@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import random
 import signal
 import socket
 import sys
@@ -35,6 +36,9 @@ from gre_bridge.migrations.runner import migrate as apply_migrations
 WRITTEN = "# Written by `gre-bridge dev`."
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
 STAFF, ADMIN, PLAYER = "s1", "a1", try_page.PLAYER
+_FREE_PORTS = range(20_000, 32_000)
+"""Ports to choose from. The daemon binds its ports seconds after they were chosen, and meanwhile the kernel would give one of its
+own choice to a connection of any process (on Linux from 32768 on, elsewhere from 49152 on)."""
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 25.0
 _CURL = (
@@ -193,14 +197,13 @@ def daemon_env(http_port: int | None) -> dict[str, str]:
 
 
 def _bound(probe: socket.socket, wanted: int) -> bool:
-    """Bind to this port, or to a free one. The result says if it was this one."""
+    """Bind to this port, or to a free one if it is 0 or in use. The result says if it was this one."""
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind(("127.0.0.1", wanted))
-    except OSError:
-        probe.bind(("127.0.0.1", 0))
-        return False
-    return True
+    for port in [*([wanted] if wanted else []), *random.sample(_FREE_PORTS, 100), 0]:
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port == wanted
+    raise ConfigurationError("no port is free on 127.0.0.1")
 
 
 def daemon_url(env: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,7 +25,7 @@ import pusher
 import pytest
 from dotenv import dotenv_values
 
-from gre_bridge.devstack.dev import narrator
+from gre_bridge.devstack.dev import daemon_env, narrator
 from gre_bridge.devstack.faults import Received
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.postgres import EmbeddedPostgres
@@ -220,6 +221,19 @@ def test_a_kill_leaves_no_process_and_the_next_start_has_the_rows_and_the_keys(
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     assert run.end(signal.SIGTERM)[0] == 0
     assert processes_of(place) == []
+
+
+@pytest.mark.parametrize("wanted", [0, None], ids=["none wanted", "the default ones in use"])
+def test_free_ports_of_the_daemon_are_none_that_a_connection_may_get_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("GRE_HTTP_PORT", str(one.getsockname()[1]))
+        monkeypatch.setenv("GRE_ADMIN_PORT", str(other.getsockname()[1]))
+        env = daemon_env(wanted)
+    ports = {int(env["GRE_HTTP_PORT"]), int(env["GRE_ADMIN_PORT"])}
+    assert len(ports) == 2
+    assert all(1024 < port < 32768 for port in ports), "Linux gives those from 32768 on to connections"
 
 
 def test_the_exit_status_is_1_if_the_daemon_dies(place: Path, start: Callable[..., Dev]) -> None:
