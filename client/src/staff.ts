@@ -7,8 +7,9 @@ import type { Core } from './core.js'
 import type { Item } from './outbox.js'
 import type { Sessions } from './sessions.js'
 import type { Page, PageQuery } from './timeline.js'
+import { TIMEOUT } from './rest.js'
 import type { Timer } from './util.js'
-import { uuid, withQuery } from './util.js'
+import { backoff, createTimers, uuid, withQuery } from './util.js'
 
 const ADMIN = '/api/gre-admin'
 /** Sessions per page of the queue. */
@@ -38,12 +39,14 @@ interface List {
   loaded: number
   running: Promise<void> | undefined
   error: ChatError | undefined
+  failures: number
 }
 
 interface NoteList {
   byN: Map<number, Note>
   state: Notes['state']
   error?: ChatError
+  failures: number
 }
 
 export function createStaff(owner: StaffOwner) {
@@ -55,6 +58,8 @@ export function createStaff(owner: StaffOwner) {
   const viewers = new Map<string, readonly Viewer[]>()
   const viewed = new Set<string>()
   const unplaced = new Set<PlayerId>()
+  /** Reads that are made again. */
+  const timers = createTimers()
   let viewTimer: Timer
   let placeTimer: Timer
   let status: StaffStatus['status'] | undefined
@@ -67,6 +72,11 @@ export function createStaff(owner: StaffOwner) {
     (!wanted || row.status === wanted) &&
     (!assigned || row.assigned_staff_id === (assigned === 'me' ? owner.me()?.staffId : null)) &&
     (row.status === 'closed' || row.waiting_since !== undefined)
+
+  /** A read has failed, and is made again after a while if that can help; a new connection reads everything anyway. */
+  const again = (name: string, delay: number, error: unknown, read: () => void): void => {
+    if ((error as ChatError).transient) timers.start(name, delay, () => owner.isUsable() && read())
+  }
 
   const apply = (row: Session): void => {
     sessions.apply(row)
@@ -95,8 +105,8 @@ export function createStaff(owner: StaffOwner) {
           const { data } = await rest<{ sessions: QueuedSession[] }>('GET', queuePath({ player: String(id), limit: 10 }))
           data.sessions.forEach((row) => rows.set(row.id, { ...rows.get(row.id), ...row }))
           owner.changed()
-        } catch {
-          // It is read with the list, after the next connection.
+        } catch (error) {
+          again(`place ${id}`, TIMEOUT, error, () => place(id))
         }
       }
     }, COLLECT)
@@ -117,10 +127,13 @@ export function createStaff(owner: StaffOwner) {
         list.cursor = cursor
         list.loaded = restart ? received.size : list.loaded + received.size
         list.error = undefined
+        list.failures = 0
         // What the list does not have any more, and has not changed meanwhile, is gone.
         if (restart) for (const [id, row] of before) if (!received.has(id) && rows.get(id) === row && matches(list.filter, row)) rows.delete(id)
       } catch (error) {
         list.error = error as ChatError
+        list.failures += 1
+        again(`queue ${JSON.stringify(list.filter)}`, backoff(list.failures + 1), error, () => void load(list, true))
       }
       list.running = undefined
       owner.changed()
@@ -132,7 +145,7 @@ export function createStaff(owner: StaffOwner) {
     const name = JSON.stringify([filter.status, filter.assigned])
     let list = lists.get(name)
     if (!list) {
-      lists.set(name, (list = { filter, cursor: undefined, loaded: 0, running: undefined, error: undefined }))
+      lists.set(name, (list = { filter, cursor: undefined, loaded: 0, running: undefined, error: undefined, failures: 0 }))
       if (owner.isUsable()) void load(list, true)
     }
     return list
@@ -148,10 +161,13 @@ export function createStaff(owner: StaffOwner) {
         more = page.has_more && page.notes.length > 0
       }
       list.state = 'complete'
+      list.failures = 0
       delete list.error
     } catch (error) {
       if (list.state === 'loading') list.state = 'failed'
       list.error = error as ChatError
+      list.failures += 1
+      again(`notes ${id}`, backoff(list.failures + 1), error, () => notes.get(id) === list && void loadNotes(id, list))
     }
     owner.changed()
   }
@@ -160,7 +176,7 @@ export function createStaff(owner: StaffOwner) {
     let list = notes.get(id)
     if (list) notes.delete(id), notes.set(id, list)
     else {
-      notes.set(id, (list = { byN: new Map(), state: 'loading' }))
+      notes.set(id, (list = { byN: new Map(), state: 'loading', failures: 0 }))
       if (owner.isUsable()) void loadNotes(id, list)
     }
     return list
@@ -275,6 +291,7 @@ export function createStaff(owner: StaffOwner) {
       for (const map of [lists, notes, viewers]) map.clear()
       unplaced.clear()
       viewed.clear()
+      timers.clear()
       clearInterval(viewTimer)
       clearTimeout(placeTimer)
       placeTimer = status = undefined

@@ -144,3 +144,29 @@ test('the code of the desk is not loaded for players', async () => {
   await pass(1000)
   expect(daemon.calls.filter(({ line }) => line.includes('gre-admin'))).toEqual([])
 })
+
+test('a queue, notes and the place of a session that could not be read are read again', async () => {
+  const { chat, daemon } = start()
+  daemon.store('s1', 'player', 'question')
+  await pass(100)
+  daemon.rest = 'unavailable'
+  chat.staff.queue()
+  chat.staff.notes('s1')
+  await pass(300)
+  expect(chat.staff.queue()).toMatchObject({ state: 'failed', error: { transient: true } })
+  expect(chat.staff.notes('s1')).toMatchObject({ state: 'failed' })
+  expect(chat.status().connection).toBe('live')
+  daemon.rest = 'works'
+  await pass(10_000)
+  expect(ids(chat.staff.queue().sessions)).toEqual(['s1'])
+  expect(chat.staff.queue()).toMatchObject({ state: 'complete' })
+  expect(chat.staff.queue().error).toBeUndefined()
+  expect(chat.staff.notes('s1')).toMatchObject({ state: 'complete' })
+  daemon.rest = 'unavailable'
+  daemon.store('s2', 'player', 'new')
+  daemon.socket.hear({ type: 'session_updated', session: daemon.row('s2') })
+  await pass(500)
+  daemon.rest = 'works'
+  await pass(25_000)
+  expect(ids(chat.staff.queue().sessions)).toEqual(['s1', 's2'])
+})

@@ -97,6 +97,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-chat/desk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["desk"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-chat/rate": {
         parameters: {
             query?: never;
@@ -1008,6 +1024,17 @@ export interface components {
             /** @constant */
             success: true;
         };
+        DeskRead: {
+            /** @constant */
+            success: true;
+            open: boolean;
+            opensAt: string | null;
+            closesAt: string | null;
+            timezone: string | null;
+            /** Format: date-time */
+            now: string;
+            staff: components["schemas"]["StaffOnline"][];
+        };
         DeskSettings: {
             /**
              * @default off
@@ -1562,6 +1589,12 @@ export interface components {
             openSessions: number;
             takesSessions: boolean;
             maxSessions: number | null;
+        };
+        StaffOnline: {
+            staffId: string;
+            displayName: string | null;
+            /** @enum {string} */
+            status: "online" | "away";
         };
         StaffSettings: {
             /** @default true */
@@ -2157,6 +2190,75 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Me"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    desk: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeskRead"];
                 };
             };
             400: {
