@@ -7,7 +7,6 @@ import type { Core } from './core.js'
 import type { Item } from './outbox.js'
 import type { Sessions } from './sessions.js'
 import type { Page, PageQuery } from './timeline.js'
-import { TIMEOUT } from './rest.js'
 import type { Timer } from './util.js'
 import { backoff, createTimers, uuid, withQuery } from './util.js'
 
@@ -106,7 +105,7 @@ export function createStaff(owner: StaffOwner) {
           data.sessions.forEach((row) => rows.set(row.id, { ...rows.get(row.id), ...row }))
           owner.changed()
         } catch (error) {
-          again(`place ${id}`, TIMEOUT, error, () => place(id))
+          again(`place ${id}`, VIEW_EVERY, error, () => place(id))
         }
       }
     }, COLLECT)
