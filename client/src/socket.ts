@@ -65,8 +65,8 @@ function openLink(host: TransportHost): Link {
     attempt += 1
     live = 0
     if (!socket) return
-    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null
-    // Also while it is being opened, where browsers write a warning.
+    // `onerror` stays: a socket that is closed while it is being opened has an error, which would end a process of Node.js.
+    socket.onopen = socket.onmessage = socket.onclose = null
     socket.close()
     socket = undefined
   }

@@ -1,8 +1,9 @@
-"""Run all cases with some pages, and print which they bear: `python -m tests.client [ws|pusher|…] [--only CASE]`."""
+"""Run all cases with some pages, and print which they bear: `python -m tests.client [client-ws|vite|…] [--only CASE]`."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -11,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.client.cases import CASES, Case
+from tests.client.chromium import Chromium, sample_subject
 from tests.client.clients import HOOKS, PUSHER_CLIENT, SOCKET_CLIENT, SUPABASE_CLIENT
 from tests.client.samples import EARLIER_PUSHER, EARLIER_SOCKET, PUSHER_SAMPLE, SOCKET_SAMPLE
+from tests.client.sites import Build, next_site, vite_site
 from tests.client.world import WITHIN, World, world_for
 from tests.support.template import Template
 
@@ -26,6 +29,8 @@ SUBJECTS = {
     "earlier-ws": EARLIER_SOCKET,
     "earlier-pusher": EARLIER_PUSHER,
 }
+SITES: dict[str, Build] = {"vite": vite_site, "next": next_site}
+"""Pages that run in Chromium."""
 
 
 def _result(case: Case, world: World, within: float) -> str:
@@ -39,25 +44,43 @@ def _result(case: Case, world: World, within: float) -> str:
     return f"ok    ({time.monotonic() - began:.1f} s)"
 
 
+def _report(world: World, only: str, within: float) -> int:
+    """Run the cases with the world's subject; return the number of those that failed."""
+    failed, began = 0, time.monotonic()
+    sys.stdout.write(f"\n{world.subject.name}\n")
+    for case in (case for case in CASES if only in case.__name__):
+        result = _result(case, world, within)
+        failed += result.startswith("FAILS")
+        sys.stdout.write(f"  {case.__name__:30} {result}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"  {'':30} {time.monotonic() - began:.0f} s\n")
+    return failed
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run, print a line for each case, and return the number of those that failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.client", description=__doc__)
-    parser.add_argument("subjects", nargs="*", choices=[*SUBJECTS, []], help="default: all")
-    parser.add_argument("--only", help="cases whose name contains this text")
+    names = [*SUBJECTS, *SITES]
+    parser.add_argument("subjects", nargs="*", choices=[*names, []], help="default: all")
+    parser.add_argument("--only", default="", help="cases whose name contains this text")
     parser.add_argument("--within", type=float, default=WITHIN, help="bound for each wait, in seconds")
     options = parser.parse_args(arguments)
+    chosen = options.subjects or names
     failed = 0
-    with tempfile.TemporaryDirectory() as folder, Template(Path(folder)) as template:
-        servers = Path(folder) / "servers"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        template = stack.enter_context(Template(folder))
+        servers = folder / "servers"
         servers.mkdir()
-        with world_for(SOCKET_SAMPLE, servers, template) as world:
-            for name in options.subjects or SUBJECTS:
-                sys.stdout.write(f"\n{SUBJECTS[name].name}\n")
-                for case in (case for case in CASES if (options.only or "") in case.__name__):
-                    result = _result(case, replace(world, subject=SUBJECTS[name]), options.within)
-                    failed += result.startswith("FAILS")
-                    sys.stdout.write(f"  {case.__name__:30} {result}\n")
-                    sys.stdout.flush()
+        world = stack.enter_context(world_for(SOCKET_SAMPLE, servers, template))
+        browser = stack.enter_context(Chromium()) if {*chosen} & {*SITES} else None
+        for name in chosen:
+            if name in SUBJECTS:
+                failed += _report(replace(world, subject=SUBJECTS[name]), options.only, options.within)
+            elif browser:
+                with SITES[name](folder / name) as site:
+                    subject = sample_subject(f"the sample for {name}", browser, site)
+                    failed += _report(replace(world, subject=subject), options.only, options.within)
     return failed
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.client.world import PAGES, Subject
+from tests.client.node import PAGES
+from tests.client.world import Subject
 
 
 def _page(name: str, transport: str = "") -> str:

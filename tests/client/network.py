@@ -10,17 +10,15 @@ import asyncio
 import contextlib
 import itertools
 import re
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import AsyncIterator
+from typing import Literal
 
+from tests.client.background import Background
 from tests.support.waiting import next_turn, pause
 
 Direction = Literal["up", "down"]
 """`up` is from the page to a server."""
-_T = TypeVar("_T")
 _UPGRADE = re.compile(rb"^upgrade: *websocket", re.IGNORECASE | re.MULTILINE)
 _EXTENSIONS = re.compile(rb"^sec-websocket-extensions:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -29,12 +27,11 @@ _DATA = (1, 2)
 """Opcodes of frames that begin a message."""
 
 
-class Network:
+class Network(Background):
     """Forwarded ports on loopback, served by a thread of its own. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        super().__init__()
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
         self._plugged = True
@@ -50,29 +47,17 @@ class Network:
         self.handshakes = 0
         """Handshakes of WebSockets so far, refused ones too."""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
     def forward(self, port: int) -> int:
         """Forward to a port of this machine; return the port that forwards."""
-        return self._do(self._listen(port))
+        return self.do(self._listen(port))
 
     def cut_at(self, direction: Direction, n: int) -> None:
         """Reset all connections instead of passing the `n`-th item from now on in this direction; then work again."""
-        self._do(self._arm((direction, n)))
+        self.do(self._arm((direction, n)))
 
     def never_cut(self) -> bool:
         """Take `cut_at` back; return True if the cut has not happened."""
-        return self._do(self._arm(None)) is not None
+        return self.do(self._arm(None)) is not None
 
     @property
     def was_cut(self) -> bool:
@@ -85,7 +70,7 @@ class Network:
 
     def unplug(self) -> None:
         """Reset every connection, and each new one."""
-        self._do(self._unplug())
+        self.do(self._unplug())
 
     def plug(self) -> None:
         """Let new connections through."""
@@ -98,10 +83,7 @@ class Network:
 
     def freeze(self) -> None:
         """Pass nothing more on the connections that are open now, and close none; new ones work."""
-        self._do(self._freeze())
-
-    def _do(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        self.do(self._freeze())
 
     async def _listen(self, port: int) -> int:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,7 +100,7 @@ class Network:
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def _close(self) -> None:
+    async def _end(self) -> None:
         for server in self._servers:
             server.close()
         await self._unplug()

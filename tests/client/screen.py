@@ -29,7 +29,14 @@ class Screen:
     _last: dict[str, int] = field(default_factory=dict)
 
     def apply(self, line: dict[str, Any]) -> None:
-        """Apply a line of the page's process: `shown`, or another one, which changes nothing."""
+        """Apply a line of the page: `shown`, `loaded`, `error`, or another one, which changes nothing."""
+        if error := line.get("error"):
+            self._add(f"an error in the page: {error}")
+        if line.get("loaded"):  # the page was loaded again, and shows nothing yet
+            self.messages.clear()
+            self._ids.clear()
+            self._last.clear()
+            self.may_clear = False
         if change := line.get("shown"):
             at, fresh = change["at"], [Shown(*item) for item in change["fresh"]]
             everything = not at and change["gone"] == len(self.messages)

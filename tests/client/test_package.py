@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.portals.harness import node_modules
 from tests.support import npm
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,6 @@ def source() -> Path:
 
 
 def test_the_committed_build_is_up_to_date_and_small(source: Path, tmp_path: Path) -> None:
-    npm.run(source, "npm", "run", "check")
     built = tmp_path / "dist"
     npm.run(source, "node_modules/.bin/vite", "build", "--outDir", str(built), "--emptyOutDir")
     npm.run(source, "npm", "run", "types", "--", "--outDir", str(built / "types"))
@@ -61,6 +61,21 @@ def test_the_build_is_imported_without_a_browser(source: Path) -> None:
         "console.log(chat.status().connection)"
     )
     assert npm.run(source, "node", "--input-type=module", "--eval", script).strip() == "idle"
+
+
+def test_a_chat_is_closed_while_its_socket_is_opened_in_nodejs(source: Path) -> None:
+    """The package `ws`, unlike browsers, throws the error of such a socket if nobody listens."""
+    script = (
+        "import net from 'node:net'; import ws from 'ws'; globalThis.WebSocket = ws;"
+        f"const {{ createChat }} = await import('{(source / 'dist/index.js').as_uri()}');"
+        "const silent = net.createServer(() => { chat.close(); silent.close(); console.log('closed') });"
+        "await new Promise((resolve) => silent.listen(0, '127.0.0.1', resolve));"
+        "const url = `http://127.0.0.1:${silent.address().port}`;"
+        "const chat = createChat({ url, getToken: () => 'a.e30.c', storage: null });"
+        "chat.connect()"
+    )
+    portals = node_modules().parent  # it has `ws`
+    assert npm.run(portals, "node", "--input-type=module", "--eval", script).strip() == "closed"
 
 
 def test_the_typescript_tests_pass(source: Path) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import psycopg
 
 from tests.client.network import Network
+from tests.client.node import start_in_node
 from tests.client.screen import Screen
-from tests.portals.harness import Portal, node_modules, wait_for
+from tests.portals.harness import wait_for
 from tests.support.loopback import free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
@@ -25,8 +25,8 @@ from tests.support.waiting import let_pass
 
 WITHIN = 60.0
 """Seconds: the bound for each wait, on a loaded machine."""
-PAGES = Path(__file__).parent / "pages"
-CLIENT = Path(__file__).parents[2] / "client" / "dist"
+ORIGINS = "http://127.0.0.1:*"
+"""Of the pages in a browser."""
 SOON = {"gre_bridge.api.ws.credentials.RENEW_TIMEOUT": 3.0}
 """A test need not wait for the ten seconds in which a page may send a new token."""
 _STORED = """
@@ -41,15 +41,36 @@ class WrongPageError(AssertionError):
     """A page does not show what is stored, or has shown what it may not."""
 
 
+class Running(Protocol):
+    """A page that runs: it executes commands, `send` and `unsent` at least, and says in lines what it shows and does."""
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+
+    def line(self, key: str, after: int = 0) -> Any:
+        """Wait for the first line from number `after` on that has `key`; return its value."""
+
+    def call(self, step: str, **options: Any) -> Any:
+        """Execute a command; return its result."""
+
+    def kill(self) -> None:
+        """End the page at once."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """A kind of page. It runs in Node.js, and has the commands `send` and `unsent` at least."""
+    """A kind of page."""
 
     name: str
-    source: Callable[[], str]
-    """Its module, to be run beside the files of `pages/`."""
+    source: Callable[[], str] = str
+    """The module of a page that runs in Node.js, beside the files of `pages/`."""
+    start: Callable[[Scene, str], Running] = start_in_node
+    """Start one, for the player of a scene and with this token."""
     pages_back: bool = False
     """True: it loads older messages at the command `loadOlder`, which returns whether there are more."""
+    sleeps: Sequence[str] = ("laptop",)
+    """How it can sleep: the values of the command's `how`."""
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Cases that it is not made for, by name, with the reason."""
 
@@ -57,17 +78,17 @@ class Subject:
 class Page:
     """A running page, what it shows, and what its person was told to send."""
 
-    def __init__(self, portal: Portal, player: int) -> None:
-        self.portal = portal
+    def __init__(self, running: Running, player: int) -> None:
+        self.running = running
         self.player = player
         self.screen = Screen()
         self._sent: dict[int, list[str]] = {}
         self._read = 0
-        portal.line("ready")
+        running.line("ready")
 
     def call(self, step: str, **options: Any) -> Any:
         """Execute a command; return its result."""
-        return self.portal.call(step, **options)
+        return self.running.call(step, **options)
 
     def send(self, *texts: str) -> None:
         """Let the person of the page write these texts, one after the other."""
@@ -86,7 +107,7 @@ class Page:
 
     def refresh(self) -> Screen:
         """Return the page's screen as it is now. Raise WrongPageError if it has ever shown what it may not."""
-        lines = self.portal.lines[self._read :]
+        lines = self.running.lines[self._read :]
         self._read += len(lines)
         for line in lines:
             self.screen.apply(line)
@@ -96,7 +117,7 @@ class Page:
 
     def count(self, key: str) -> int:
         """The number of lines so far that have this key."""
-        return sum(key in line for line in self.portal.lines)
+        return sum(key in line for line in self.running.lines)
 
 
 class Scene:
@@ -108,6 +129,8 @@ class Scene:
         self.within = within
         self.player = world.new_player()
         self.pages: list[Page] = []
+        self.resources = contextlib.ExitStack()
+        """What its pages share, closed after them."""
         self._left: list[list[str]] = []
         self.folder = world.folder / f"player-{self.player}"
         self._ports: dict[int, int] = {}
@@ -120,14 +143,8 @@ class Scene:
 
     def open(self, *, ready: bool = True, **token: Any) -> Page:
         """Open a page, and wait until it shows everything if it should be `ready`; `token` are options of its token."""
-        self.folder.mkdir(exist_ok=True)
-        script = self.folder / "page.mjs"
-        if not script.exists():
-            shutil.copytree(PAGES, self.folder, dirs_exist_ok=True)
-            (self.folder / "node_modules").symlink_to(node_modules())
-            script.write_text(self.world.subject.source())
-        portal = Portal(["node", str(script)], self._environment(self.token(**token)))
-        self.pages.append(Page(portal, self.player))
+        running = self.world.subject.start(self, self.token(**token))
+        self.pages.append(Page(running, self.player))
         if ready:
             self.settle()
         return self.page
@@ -147,7 +164,7 @@ class Scene:
     def close(self, page: Page) -> None:
         """End the process of a page at once, as a crash of its tab does."""
         self.pages.remove(page)
-        page.portal.kill()
+        page.running.kill()
         self._left.append(page.sent_by(self.player))
 
     def write(self, *senders: str, player: int | None = None) -> list[str]:
@@ -233,33 +250,12 @@ class Scene:
         lost = [text for each in stored.values() for text in each if text not in texts]
         return f"lost: {lost} are not shown" if lost else f"shown {shown}, stored {stored}"
 
-    def _environment(self, token: str) -> dict[str, str]:
-        env, daemon = self.world.stack.env, self._through(self.world.worker.url)
-        rows = self.world.conn.execute(
-            "select id::text from gre_chat_sessions where player_id = %s and status = 'active'",
-            [self.player],
-        ).fetchall()
-        return {
-            "SUPABASE_URL": self._through(self.world.stack.url),
-            "SUPABASE_ANON_KEY": env["SUPABASE_ANON_KEY"],
-            "PUSHER_KEY": env["PUSHER_KEY"],
-            "PUSHER_CLUSTER": env["PUSHER_CLUSTER"],
-            "PUSHER_HOST": "127.0.0.1",
-            "PUSHER_PORT": str(self._forwarded(int(env["PUSHER_PORT"]))),
-            "PUSHER_AUTH_URL": f"{daemon}/api/pusher/auth",
-            "DAEMON": daemon,
-            "WS_URL": f"{daemon.replace('http', 'ws', 1)}/ws",
-            "CLIENT": str(CLIENT),
-            "STORAGE": str(self.folder / "storage"),
-            "PLAYER_ID": str(self.player),
-            "SESSION_ID": rows[0]["id"] if rows else "",
-            "USER_TOKEN": token,
-        }
+    def through(self, url: str) -> str:
+        """The address by which a page of this scene reaches a server."""
+        return f"http://127.0.0.1:{self.forwarded(urlsplit(url).port or 80)}"
 
-    def _through(self, url: str) -> str:
-        return f"http://127.0.0.1:{self._forwarded(urlsplit(url).port or 80)}"
-
-    def _forwarded(self, port: int) -> int:
+    def forwarded(self, port: int) -> int:
+        """The port by which a page of this scene reaches a port."""
         if port not in self._ports:
             self._ports[port] = self.network.forward(port)
         return self._ports[port]
@@ -321,6 +317,7 @@ class World:
             finally:
                 for page in list(scene.pages):
                     scene.close(page)
+                scene.resources.close()
 
 
 @contextlib.contextmanager
@@ -330,6 +327,6 @@ def world_for(subject: Subject, folder: Path, template: Template) -> Iterator[Wo
         cluster_directory() as data,
         StackProcess(folder, template, data) as stack,
         stack.db() as conn,
-        stack.worker(GRE_HTTP_PORT=str(free_port()), constants=SOON) as worker,
+        stack.worker(GRE_HTTP_PORT=str(free_port()), GRE_CORS_ORIGINS=ORIGINS, constants=SOON) as worker,
     ):
         yield World(subject, stack, conn, worker, folder)

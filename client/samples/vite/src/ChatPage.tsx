@@ -1,4 +1,4 @@
-import { GreProvider, useChatStatus, useMarkRead, useMessages, useSend, useTyping, useUnsent } from '@gre-bridge/client/react'
+import { GreProvider, useChat, useChatStatus, useMarkRead, useMessages, useTyping } from '@gre-bridge/client/react'
 import { getToken } from './token'
 
 export function ChatPage({ url }: { url: string }) {
@@ -6,21 +6,21 @@ export function ChatPage({ url }: { url: string }) {
 }
 
 function Conversation() {
-  const { messages } = useMessages()
-  const { unsent, retry } = useUnsent()
+  const chat = useChat()
+  const { messages, unsent, hasOlder } = useMessages()
   const { typists, setTyping } = useTyping()
-  const send = useSend()
   useMarkRead()
   return (
     <main>
       <p role="status">{useChatStatus().connection}{typists.length > 0 && ', guest relations is typing'}</p>
+      {hasOlder && <button onClick={() => void chat.loadOlder()}>Earlier messages</button>}
       <ol>
         {messages.map(({ id, sender_name, message }) => <li key={id}>{sender_name}: {message}</li>)}
         {unsent.map(({ id, text, error }) => (
-          <li key={id}>{text} {error ? <button onClick={() => retry(id)}>{error.message} Again?</button> : '…'}</li>
+          <li key={id}>{text} {error ? <button onClick={() => chat.retry(id)}>{error.message} Again?</button> : '…'}</li>
         ))}
       </ol>
-      <form action={(form) => void send(String(form.get('text')))}>
+      <form action={(form) => void chat.send(String(form.get('text')))}>
         <input name="text" aria-label="Message" required onChange={(event) => setTyping(event.target.value !== '')} />
       </form>
     </main>

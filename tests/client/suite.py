@@ -1,0 +1,25 @@
+"""The cases in groups: those that wait most of their time run at the same time, with a player each."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.client import cases
+from tests.client.world import World
+
+PATIENT: tuple[cases.Case, ...] = (
+    cases.slow_authentication,
+    cases.token_expires,
+    cases.token_never_renewed,
+    cases.upgrades_refused,
+    cases.sleep_of_an_hour,
+)
+QUICK = [case for case in cases.CASES if case not in PATIENT]
+
+
+def bear_what_takes_time(world: World) -> None:
+    """Run the patient cases; raise an AssertionError with the errors of those that fail."""
+    with ThreadPoolExecutor(len(PATIENT)) as pool:
+        runs = {case.__name__: pool.submit(case, world) for case in PATIENT}
+    failed = {name: str(error) for name, run in runs.items() if (error := run.exception())}
+    assert not failed

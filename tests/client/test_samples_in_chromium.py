@@ -1,0 +1,71 @@
+"""The samples of client/samples, built as portals build them, bear every case of the suite in Chromium."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.client import cases
+from tests.client.chromium import Chromium, sample_subject
+from tests.client.clients import SOCKET_CLIENT
+from tests.client.sites import CLIENT, Build, development_site, next_site, vite_site
+from tests.client.suite import QUICK, bear_what_takes_time
+from tests.client.world import World, world_for
+from tests.support.template import Template
+
+SITES: dict[str, Build] = {"vite": vite_site, "next": next_site, "vite in development": development_site}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with Chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Iterator[World]:
+    with world_for(SOCKET_CLIENT, tmp_path_factory.mktemp("samples"), template) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def sample(
+    request: pytest.FixtureRequest,
+    browser: Chromium,
+    servers: World,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """The world of a sample: its pages are built once for all cases."""
+    with SITES[request.param](tmp_path_factory.mktemp("built")) as site:
+        yield replace(servers, subject=sample_subject(f"the sample for {request.param}", browser, site))
+
+
+SAMPLES = pytest.mark.parametrize("sample", ["vite", "next"], indirect=True)
+
+
+@SAMPLES
+@pytest.mark.parametrize("case", QUICK, ids=[case.__name__ for case in QUICK])
+def test_a_sample_bears(sample: World, case: cases.Case) -> None:
+    case(sample)
+
+
+@SAMPLES
+def test_a_sample_bears_what_takes_time(sample: World) -> None:
+    bear_what_takes_time(sample)
+
+
+@pytest.mark.parametrize("sample", ["vite in development"], indirect=True)
+def test_a_development_build_bears(sample: World) -> None:
+    """React's StrictMode mounts each component twice, and what React warns of is an error."""
+    cases.conversation(sample)
+    cases.reload_with_unsent_text(sample)
+
+
+def test_the_lock_files_of_the_samples_contain_no_addresses() -> None:
+    for name in ("vite", "next"):
+        lock = json.loads((CLIENT / "samples" / name / "package-lock.json").read_text())
+        found = {package["resolved"] for package in lock["packages"].values() if "resolved" in package}
+        assert found == {"file:../.."}
