@@ -8,15 +8,16 @@ import { createFiles } from './files.js'
 import { createTokens, type GivenPerson, keyOf, mergePerson, nameIn } from './identity.js'
 import type { More } from './more.js'
 import { createOutbox, type Draft } from './outbox.js'
-import type { Me, Message, ServerFrame, Session, StaffStatus } from './protocol.js'
+import { readPage } from './pages.js'
+import type { Me, Message, ServerFrame, Session } from './protocol.js'
 import { type CallOptions, createRest } from './rest.js'
 import { createSessions } from './sessions.js'
 import { socketTransport } from './socket.js'
 import { openStorage } from './storage.js'
-import { createStore, keep } from './store.js'
-import { createTimeline, type Page, type PageQuery, positionsOf, type Timeline } from './timeline.js'
+import { createStore } from './store.js'
+import { createTimeline, positionsOf, type Timeline } from './timeline.js'
 import type { Link, LinkState } from './transport.js'
-import { createTimers, loadOnce, withQuery } from './util.js'
+import { createTimers, loadOnce } from './util.js'
 
 /** Milliseconds for which a connection without listeners is kept: StrictMode subscribes twice, and pages change. */
 const LINGER = 5000
@@ -52,7 +53,6 @@ export function createChat(options: ChatOptions): Chat {
   let polls = 0
   /** The one that was used last is the last. */
   const timelines = new Map<string, Timeline>()
-  const present = new Map<string, StaffStatus>()
 
   const { changed, read, subscribe } = createStore((used) => {
     timers.end('linger')
@@ -68,9 +68,12 @@ export function createChat(options: ChatOptions): Chat {
 
   const rest = createRest(url, tokenFor, calls, options.transport)
   const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
+  /** For what is lost if the code cannot be loaded. */
+  const later = (act: (part: More) => void): void => (loaded ? act(loaded) : void more().then(act, () => {}))
+  const presence = (frame: ServerFrame): void => later((part) => part.frame(frame))
   const sessions = createSessions(core)
   let loaded: More | undefined
-  const more = loadOnce(async () => (loaded = (await import('./more.js')).createMore({ ...core, apply })))
+  const more = loadOnce(async () => (loaded = (await import('./more.js')).createMore(core, sessions, timelines, apply)), changed)
   const files = createFiles(more, () => (outbox.flush(), changed()))
   const outbox = createOutbox({
     storage, prefix, author, changed,
@@ -88,12 +91,11 @@ export function createChat(options: ChatOptions): Chat {
       }
       // Not over the link: the token of each call is checked to be the author's, and the answer has the whole message.
       const body = { id, sessionId, message: text, attachmentIds: files.length ? files : undefined, playerId: me!.playerId, playerName: options.name, sender: 'player' }
-      const { data } = await rest<{ message: Message }>('POST', '/api/gre-chat/send', body, { owner })
-      receive(data.message)
+      receive((await rest<{ message: Message }>('POST', '/api/gre-chat/send', body, { owner })).data.message)
     },
   })
   const desk = createDesk({
-    ...core, sessions, read, present,
+    ...core, sessions, read, presence,
     unsent: outbox.list,
     noteStored: outbox.forget,
   }, send)
@@ -142,13 +144,14 @@ export function createChat(options: ChatOptions): Chat {
     // No answer for one person is shown to another.
     calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
-    for (const part of [timelines, present, sessions, files.uploads, loaded?.typing, desk.part]) part?.clear()
+    for (const part of [timelines, sessions, files.uploads, loaded, desk.part]) part?.clear()
     me = confirmed = undefined
     changed()
   }
 
   function open(): void {
     if (link || connection === 'stopped') return
+    outbox.load()
     const run = ++linkRun
     let token: string | null = null
     const isCurrent = (): boolean => run === linkRun
@@ -190,8 +193,8 @@ export function createChat(options: ChatOptions): Chat {
       // They may wait for answers on connections that died with the link, and are made again.
       earlier?.forEach((call) => call.abort())
       setTimeout(outbox.hurry)
-      sessions.resend()
-      if (isStaff()) void desk.load().then((part) => part.live(), () => {})
+      loaded?.marks.resend()
+      if (isStaff()) void (desk.part?.live() ?? desk.load().catch(() => {}))
     }
     changed()
   }
@@ -256,27 +259,14 @@ export function createChat(options: ChatOptions): Chat {
         break
       }
       case 'typing':
-        void more().then(({ typing }) => typing.apply(frame), () => {})
-        break
       case 'staff_status':
-        present.set(frame.staffId, keep(present.get(frame.staffId), frame))
-        changed()
+        presence(frame)
         break
       case 'error':
         if (frame.code !== 'token_expired') error = new ChatError(frame.code, frame.error, 0, frame.retryAfter, frame.details)
         changed()
     }
     desk.part?.frame(frame)
-  }
-
-  /** A page of messages. Raises ChatError. */
-  async function page(query: PageQuery): Promise<Page> {
-    if (!me) throw unreachable()
-    if (isStaff()) return (await desk.load()).page(query)
-    const { etag, ...wanted } = query
-    const path = withQuery(`/api/gre-chat/messages/${me.playerId}`, wanted)
-    const { data, headers } = await rest<Message[] | undefined>('GET', path, undefined, { etag })
-    return { messages: data, next: headers.get('X-Next-Before'), etag: headers.get('ETag') }
   }
 
   function timelineOf(sessionId = ''): Timeline {
@@ -288,7 +278,7 @@ export function createChat(options: ChatOptions): Chat {
     }
     const isCurrent = (): boolean => timelines.get(sessionId) === own
     const own = createTimeline(sessionId || undefined, {
-      page,
+      page: (query) => readPage(core, desk, query),
       active: () => isUsable() && isCurrent(),
       isOwn: ({ sender }) => (sender === 'player') !== isStaff(),
       changed,
@@ -339,15 +329,13 @@ export function createChat(options: ChatOptions): Chat {
     sessions: () => read('sessions', sessions.list),
     unread: sessions.unread,
     typing: (sessionId) => read(`t${sessionId}`, () => loaded?.typing.list(sessionId) ?? []),
-    staffOnline: () => read('present', () => [...present.values()].filter(({ status }) => status !== 'offline')),
+    staffOnline: () => read('present', () => loaded?.present() ?? []),
     send: (text, { files = [], ...more }: SendOptions = {}) => send({ ...more, text, files }),
     retry: (id) => outbox.retry(id, positionsOf(timelines.values())),
     discard: outbox.discard,
     loadOlder: (sessionId) => timelineOf(sessionId).loadOlder(),
-    markRead(sessionId, upToSeq) {
-      each((timeline) => timeline.unread(sessionId, upToSeq).forEach(([id, seq]) => sessions.mark(id, seq)))
-    },
-    setTyping: (...given) => void more().then(({ typing }) => typing.set(...given), () => {}),
+    markRead: (...given) => later(({ marks }) => marks.read(...given)),
+    setTyping: (...given) => later(({ typing }) => typing.set(...given)),
     upload: files.upload,
     url: async (...given) => (await more()).url(...given),
     rate: async (...given) => (await more()).rate(...given),

@@ -12,16 +12,21 @@ type Call = (...given: unknown[]) => unknown
 const EMPTY: readonly never[] = []
 /** What queue and notes are until the code is here. */
 const LOADING = { sessions: EMPTY, notes: EMPTY, unsent: EMPTY, state: 'loading', hasMore: false }
-/** The methods whose code is loaded later. */
-const METHODS = 'queue loadMore take release transfer unsent notes templates render viewing viewers setStatus'.split(' ')
-const EARLY: Record<string, unknown> = { queue: LOADING, notes: LOADING, unsent: EMPTY, viewers: EMPTY }
 
 export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
+  /** What methods return until the code is here; of null the calls are kept until then. The others return a promise. */
+  const early: Record<string, unknown> = { queue: LOADING, notes: LOADING, unsent: EMPTY, viewers: EMPTY, viewing: null, setStatus: null }
+  const kept: ((part: Part) => unknown)[] = []
+
   const load: () => Promise<Part> = loadOnce(async () => {
-    const { createStaff } = await import('./staff.js')
-    desk.part = createStaff(owner)
+    const part = (desk.part = (await import('./staff.js')).createStaff(owner))
+    if (owner.isUsable()) void part.live()
+    kept.forEach((call) => call(part))
     owner.changed()
-    return desk.part
+    return part
+  }, (error) => {
+    if (error) early.queue = early.notes = { ...LOADING, state: 'failed', error }
+    owner.changed() // Who shows a list reads it again, and the code with it.
   })
 
   const chat: Record<string, unknown> = {
@@ -33,12 +38,14 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
   const method = (name: string): Call => (...given) => {
     const call = (part: Part): unknown => (part.chat as Record<string, Call>)[name]!(...given)
     if (desk.part) return call(desk.part)
-    const answer = load().then(call)
-    answer.catch(() => {}) // Who waits for the answer learns of a failure; a snapshot is loaded with its next use.
-    return EARLY[name] ?? answer
+    const known = early[name]
+    if (known === null) kept.push(call)
+    const answer = load().then(known === null ? undefined : call)
+    answer.catch(() => {}) // Who waits for the answer learns of a failure.
+    return known === undefined ? answer : known
   }
 
-  for (const name of METHODS) chat[name] = method(name)
+  for (const name of [...Object.keys(early), 'loadMore', 'take', 'release', 'transfer', 'templates', 'render']) chat[name] = method(name)
 
   const desk: { part: Part | undefined; load: () => Promise<Part>; chat: StaffChat } = {
     /** Undefined until the code is here. */

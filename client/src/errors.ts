@@ -25,4 +25,4 @@ export class ChatError extends Error {
 /** Nothing is known of the call: it may be made again. */
 export const unreachable = (): ChatError => new ChatError('unreachable', 'The server does not answer.')
 
-export const signedOut = (): ChatError => new ChatError('signed_out', 'Signed out.')
+export const signedOut = (): ChatError => new ChatError('signed_out', 'Not signed in.')

@@ -1,7 +1,9 @@
 /** The uploads of this page. Their code, in more.ts, is loaded with the first one. */
 
 import type { Upload, UploadOptions } from './api.js'
+import type { ChatError } from './errors.js'
 import type { More } from './more.js'
+import type { Attachment } from './protocol.js'
 import { uuid } from './util.js'
 
 export function createFiles(code: () => Promise<More>, changed: () => void) {
@@ -15,17 +17,26 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
       listeners.forEach((listener) => listener())
       changed()
     }
-    const started = code().then((more) => more.upload(id, file, options, set))
-    const done = started.then((running) => running.done)
+    let running: ReturnType<More['upload']> | undefined
+    let settle!: [(file: Attachment) => void, (error: ChatError) => void]
+    const done = new Promise<Attachment>((...both) => (settle = both))
+    const failed = (error: ChatError): void => set({ state: 'failed', error })
+    /** Begin, or try again; both need the code. */
+    const retry = (): void =>
+      void code().then((more) => {
+        if (running) return running.retry()
+        running = more.upload(id, file, options, set)
+        return running.done.then(...settle)
+      }, failed)
     const own: Upload = {
       id,
       state: 'uploading',
       progress: 0,
       done,
-      retry: () => void started.then((running) => running.retry()),
+      retry,
       cancel() {
         uploads.delete(id)
-        void started.then((running) => running.cancel())
+        void code().then(() => running?.cancel(), settle[1])
         changed()
       },
       subscribe(listener) {
@@ -34,8 +45,9 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
       },
     }
     // The state says it, too.
-    done.catch((error) => set({ state: 'failed', error }))
+    done.catch(failed)
     uploads.set(id, own)
+    retry()
     return own
   }
 

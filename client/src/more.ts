@@ -1,5 +1,5 @@
 /**
- * What is loaded when it is first used: files, who types, ratings, the end of a session.
+ * What is loaded when it is first used: files, who types and who is there, read marks, ratings, the end of a session.
  *
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
@@ -7,9 +7,13 @@
 
 import type { Upload, UploadOptions } from './api.js'
 import { ChatError } from './errors.js'
-import type { Attachment, Session } from './protocol.js'
+import type { Attachment, ServerFrame, Session, StaffStatus } from './protocol.js'
 import type { Core } from './core.js'
+import { createMarks } from './marks.js'
 import type { Rest } from './rest.js'
+import type { Sessions } from './sessions.js'
+import { keep } from './store.js'
+import type { Timeline } from './timeline.js'
 import { createTyping } from './typing.js'
 import { backoff, exactJson, type Timer } from './util.js'
 
@@ -125,8 +129,12 @@ function createLinks(rest: Rest) {
 export type More = ReturnType<typeof createMore>
 
 /** Promises are rejected with a ChatError. */
-export function createMore({ rest, me, isStaff, link, changed, apply }: Core & { apply(row: Session): void }) {
+export function createMore(core: Core, sessions: Sessions, timelines: Map<string, Timeline>, apply: (row: Session) => void) {
+  const { rest, me, isStaff, link, changed } = core
   const links = new Map<string, ReturnType<typeof createLinks>>()
+  const marks = createMarks(core, sessions, timelines)
+  const typing = createTyping((isTyping, sessionId) => link({ type: 'typing', typing: isTyping, sessionId }), changed)
+  const present = new Map<string, StaffStatus>()
 
   const changing = async (method: string, path: string, body?: object): Promise<Session> => {
     const { session } = (await rest<{ session: Session }>(method, path, body)).data
@@ -136,7 +144,21 @@ export function createMore({ rest, me, isStaff, link, changed, apply }: Core & {
   }
 
   return {
-    typing: createTyping((typing, sessionId) => link({ type: 'typing', typing, sessionId }), changed),
+    marks,
+    typing,
+    /** Somebody types, or is there. */
+    frame(frame: ServerFrame): void {
+      if (frame.type === 'typing') typing.apply(frame)
+      if (frame.type !== 'staff_status') return
+      present.set(frame.staffId, keep(present.get(frame.staffId), frame))
+      changed()
+    },
+    present: (): StaffStatus[] => [...present.values()].filter(({ status }) => status !== 'offline'),
+    clear(): void {
+      marks.clear()
+      typing.clear()
+      present.clear()
+    },
     upload: (id: string, file: Blob & { name?: string }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => startUpload(rest, id, file, options, set),
     /** An address of a file; those of one person are not given to another. */
     async url(id: string, variant = 'file'): Promise<string> {

@@ -2,7 +2,9 @@
  * The texts that are not known to be stored. Each keeps its id through all tries, so that a repeat stores nothing twice. Those of
  * one session are sent one after the other; one that was refused does not hold up the next.
  *
- * They are kept in storage under the name of their author, and are sent only while that person is signed in.
+ * They are kept in storage under the name of their author, and are sent only while that person is signed in. One that was written
+ * before anything was known of its author is kept without a name: the first person of the same page is its author. After a reload
+ * it may be anybody's, and is offered to whoever is there, refused.
  */
 
 import type { Unsent } from './api.js'
@@ -35,21 +37,30 @@ export interface OutboxOwner {
   changed(): void
 }
 
+/** Of a text whose author is not known: it is sent only if somebody says so. */
+const HELD = { state: 'refused', error: signedOut() } as const
+
 export function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner) {
-  let items = new Map<string, Item>()
+  const items = new Map<string, Item>()
   /** What storage has taken: once it is gone there, another tab has sent it or taken it back. */
   const kept = new Set<string>()
   const timers = createTimers()
   let lastAt = 0
 
-  const nameOf = ({ owner, id }: Item): string => `${prefix}${owner}|${id}`
+  const nameOf = ({ owner = '', id }: Item): string => `${prefix}${owner}|${id}`
   const laneOf = ({ note, sessionId, playerId }: Item): string => `${note ?? ''}${sessionId ?? playerId}`
 
   const save = (item: Item): void => {
     const { error, ...rest } = item
-    if (!rest.owner) return
-    storage.set(nameOf(item), JSON.stringify({ ...rest, refusal: error && { ...error, text: error.message } }))
+    storage.set(nameOf(item), JSON.stringify({ ...rest, refusedWith: error && [error.code, error.message, error.status, 0, error.details] }))
     if (storage.get(nameOf(item))) kept.add(item.id)
+  }
+
+  /** Give a text without an author to a person. */
+  const assign = (item: Item, owner: string | undefined): void => {
+    storage.set(nameOf(item), null)
+    item.owner = owner
+    save(item)
   }
 
   const update = (item: Item, fields: Partial<Item>): void => {
@@ -78,17 +89,17 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   }
 
   /** The author's texts, in the order of writing, and those whose author is not known yet. */
-  const list = (): Item[] => [...items.values()].filter((item) => !item.owner || item.owner === author())
+  const list = (): Item[] => [...items.values()].filter((item) => !item.owner || item.owner === author()).sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1))
 
   /** Send what is due: the first text of each session. */
   const flush = (): void => {
     const seen = new Set<string>()
     for (const item of list()) {
+      if (kept.has(item.id) && !storage.get(nameOf(item))) return remove(item)
       const lane = laneOf(item)
       if (item.stored || item.state === 'refused' || seen.has(lane)) continue
       seen.add(lane)
       if (item.state === 'sending' || timers.has(lane) || !item.owner) continue
-      if (kept.has(item.id) && !storage.get(nameOf(item))) return remove(item)
       try {
         if (!ready(item)) continue
       } catch (error) {
@@ -100,12 +111,13 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     }
   }
 
-  const load = (owner: string): void => {
+  /** Take the texts of a person from storage; by default those without an author. */
+  const load = (owner = ''): void => {
     for (const name of storage.names(`${prefix}${owner}|`)) {
       try {
-        const { refusal, ...item } = JSON.parse(storage.get(name)!) as Item & { refusal?: ChatError & { text: string } }
+        const { refusedWith, ...item } = JSON.parse(storage.get(name)!) as Item & { refusedWith?: ConstructorParameters<typeof ChatError> }
         if (items.has(item.id)) continue
-        items.set(item.id, { ...item, error: refusal && new ChatError(refusal.code, refusal.text, refusal.status, undefined, refusal.details) })
+        items.set(item.id, { ...item, error: refusedWith && new ChatError(...refusedWith), ...(!owner && HELD) })
         kept.add(item.id)
         // Clocks may go back; what is written now comes after.
         lastAt = Math.max(lastAt, Date.parse(item.createdAt))
@@ -113,11 +125,11 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
         // Not written by this client.
       }
     }
-    items = new Map([...items].sort(([, a], [, b]) => (a.createdAt < b.createdAt ? -1 : 1)))
   }
 
   return {
     flush,
+    load,
     get: (id: string): Item | undefined => items.get(id),
     list,
     add(draft: Draft): Item {
@@ -134,7 +146,8 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       const item = items.get(id)
       if (!item || item.state === 'sending') return
       timers.end(laneOf(item))
-      update(item, { state: 'waiting', failures: 0, error: undefined, owner: item.owner ?? author(), afterSeq: item.afterSeq === undefined ? undefined : (positions.get(item.sessionId!) ?? item.afterSeq) })
+      if (!item.owner) assign(item, author())
+      update(item, { state: 'waiting', failures: 0, error: undefined, afterSeq: item.afterSeq === undefined ? undefined : (positions.get(item.sessionId!) ?? item.afterSeq) })
       flush()
     },
     discard(id: string): Item | undefined {
@@ -148,6 +161,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       const item = items.get(id)
       if (!item || item.stored) return
       storage.set(nameOf(item), null)
+      kept.delete(id)
       update(item, { stored: true, error: undefined })
       flush()
     },
@@ -156,19 +170,17 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
       const item = items.get(id)
       if (item) remove(item)
     },
-    /** The person is known. Texts without an author are that person's; those of others wait for them. */
+    /** The person is known. Texts that wait for an author are that person's; those of others wait for them. */
     adopt(owner: string): void {
-      for (const item of items.values()) {
-        if (item.owner) continue
-        item.owner = owner
-        save(item)
-      }
+      // Not those that another tab has sent or taken back.
+      flush()
+      for (const item of items.values()) if (!item.owner && item.state !== 'refused') assign(item, owner)
       load(owner)
       changed()
     },
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */
     hold(): void {
-      for (const item of items.values()) if (!item.owner) update(item, { state: 'refused', error: signedOut() })
+      for (const item of items.values()) if (!item.owner) update(item, HELD)
     },
     /** The connection is back: end all waiting times. */
     hurry(): void {

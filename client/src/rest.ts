@@ -4,8 +4,8 @@ import { ChatError, signedOut, unreachable } from './errors.js'
 import type { Transport } from './transport.js'
 import { exactJson } from './util.js'
 
-/** Milliseconds that a call may take, and after which a failed one that nobody waits for is made again. */
-export const TIMEOUT = 20_000
+/** Milliseconds that a call may take. */
+const TIMEOUT = 20_000
 
 export interface Answer<T> {
   /** Undefined for 304: nothing changed since `etag`. */

@@ -1,9 +1,7 @@
-/** The rows of the known sessions, the numbers of unread messages, and the read marks that the server does not have yet. */
+/** The rows of the known sessions, the numbers of unread messages, and how far this side has read. */
 
 import type { Core } from './core.js'
-import type { ChatError } from './errors.js'
 import type { Message, QueuedSession, Session } from './protocol.js'
-import { TIMEOUT } from './rest.js'
 import { keep } from './store.js'
 
 /** Sessions in `since`: with more, the frame could exceed the server's limit of 64 KB. Of the others the server tells what is newer. */
@@ -11,31 +9,17 @@ const MAX_SINCE = 500
 
 export type Sessions = ReturnType<typeof createSessions>
 
-export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
+export function createSessions({ isStaff, changed }: Core) {
   const rows = new Map<string, QueuedSession>()
   /** By session, the seq up to which this side has read. */
   const marks = new Map<string, number>()
-  /** Sessions whose mark the server is not known to have. */
-  const pending = new Set<string>()
 
-  const unreadField = (): 'unread_by_staff' | 'unread_by_player' => (isStaff() ? 'unread_by_staff' : 'unread_by_player')
+  const unreadField = (): 'unread_by_staff' | 'unread_by_player' => `unread_by_${isStaff() ? 'staff' : 'player'}`
   const markOf = (id: string): number => marks.get(id) ?? 0
 
   const note = (id: string, upTo: number): void => {
     marks.set(id, Math.max(upTo, markOf(id)))
     changed()
-  }
-
-  const sendMark = async (id: string): Promise<void> => {
-    const upToSeq = markOf(id)
-    if (!isUsable() || !pending.has(id)) return
-    try {
-      await rest('POST', `/api/gre-chat/read/${id}`, { upToSeq })
-    } catch (error) {
-      // It is sent again after a while, and with the next connection.
-      if ((error as ChatError).transient) return void setTimeout(sendMark, TIMEOUT, id)
-    }
-    if (markOf(id) === upToSeq) pending.delete(id)
   }
 
   const list = (): QueuedSession[] => {
@@ -74,15 +58,7 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
       rows.set(session_id, { ...known, last_seq: seq, last_message: message, last_message_at: created_at, [field]: unread })
       changed()
     },
-    /** The person has read up to a seq. */
-    mark(id: string, upTo: number): void {
-      if (upTo <= markOf(id)) return
-      note(id, upTo)
-      pending.add(id)
-      void sendMark(id)
-    },
-    /** The connection is back. */
-    resend: (): void => pending.forEach((id) => void sendMark(id)),
+    markOf,
     unread(id?: string): number {
       let sum = 0
       for (const row of rows.values()) if (!id || id === row.id) sum += Math.max(0, Math.min(row[unreadField()], row.last_seq - markOf(row.id)))
@@ -93,6 +69,6 @@ export function createSessions({ rest, isStaff, isUsable, changed }: Core) {
       const positions = new Map([...exact, ...list().map(({ id, last_seq }) => [id, exact.get(id) ?? last_seq] as const)])
       return positions.size ? Object.fromEntries([...positions].slice(0, MAX_SINCE)) : undefined
     },
-    clear: (): void => [rows, marks, pending].forEach((part) => part.clear()),
+    clear: (): void => [rows, marks].forEach((part) => part.clear()),
   }
 }

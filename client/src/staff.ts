@@ -28,8 +28,8 @@ export interface StaffOwner extends Core {
   /** Own texts that are not known to be stored, of all sessions. */
   unsent(): Item[]
   noteStored(id: string): void
-  /** Who of the staff is there, by id. */
-  present: Map<string, StaffStatus>
+  /** Somebody of the staff is there, or has left. */
+  presence(frame: ServerFrame & { type: 'staff_status' }): void
 }
 
 interface List {
@@ -57,7 +57,7 @@ export function createStaff(owner: StaffOwner) {
   const viewers = new Map<string, readonly Viewer[]>()
   const viewed = new Set<string>()
   const unplaced = new Set<PlayerId>()
-  /** Reads that are made again. */
+  /** For what is read again after a failure. */
   const timers = createTimers()
   let viewTimer: Timer
   let placeTimer: Timer
@@ -67,15 +67,16 @@ export function createStaff(owner: StaffOwner) {
 
   const call = async <T>(method: string, path: string, body?: object): Promise<T> => (await rest<T>(method, ADMIN + path, body)).data
 
+  /** Read again what could not be read and may be later; the next connection reads all the same. */
+  const tryAgain = (name: string, reason: unknown, failures: number, read: () => void): void => {
+    const { transient, retryAfter } = reason as ChatError
+    if (transient) timers.start(name, retryAfter ? retryAfter * 1000 : backoff(failures + 1), () => owner.isUsable() && read())
+  }
+
   const matches = ({ status: wanted, assigned }: QueueFilter, row: QueuedSession): boolean =>
     (!wanted || row.status === wanted) &&
     (!assigned || row.assigned_staff_id === (assigned === 'me' ? owner.me()?.staffId : null)) &&
     (row.status === 'closed' || row.waiting_since !== undefined)
-
-  /** A read has failed, and is made again after a while if that can help; a new connection reads everything anyway. */
-  const again = (name: string, delay: number, error: unknown, read: () => void): void => {
-    if ((error as ChatError).transient) timers.start(name, delay, () => owner.isUsable() && read())
-  }
 
   const apply = (row: Session): void => {
     sessions.apply(row)
@@ -105,7 +106,7 @@ export function createStaff(owner: StaffOwner) {
           data.sessions.forEach((row) => rows.set(row.id, { ...rows.get(row.id), ...row }))
           owner.changed()
         } catch (error) {
-          again(`place ${id}`, VIEW_EVERY, error, () => place(id))
+          tryAgain(`place ${id}`, error, 3, () => place(id))
         }
       }
     }, COLLECT)
@@ -132,7 +133,7 @@ export function createStaff(owner: StaffOwner) {
       } catch (error) {
         list.error = error as ChatError
         list.failures += 1
-        again(`queue ${JSON.stringify(list.filter)}`, backoff(list.failures + 1), error, () => void load(list, true))
+        tryAgain(`queue ${nameOf(list.filter)}`, error, list.failures, () => void load(list, restart))
       }
       list.running = undefined
       owner.changed()
@@ -140,8 +141,10 @@ export function createStaff(owner: StaffOwner) {
     return list.running
   }
 
+  const nameOf = (filter: QueueFilter): string => JSON.stringify([filter.status, filter.assigned])
+
   const listOf = (filter: QueueFilter): List => {
-    const name = JSON.stringify([filter.status, filter.assigned])
+    const name = nameOf(filter)
     let list = lists.get(name)
     if (!list) {
       lists.set(name, (list = { filter, cursor: undefined, loaded: 0, running: undefined, error: undefined, failures: 0 }))
@@ -166,7 +169,7 @@ export function createStaff(owner: StaffOwner) {
       if (list.state === 'loading') list.state = 'failed'
       list.error = error as ChatError
       list.failures += 1
-      again(`notes ${id}`, backoff(list.failures + 1), error, () => notes.get(id) === list && void loadNotes(id, list))
+      tryAgain(`notes ${id}`, error, list.failures, () => notes.get(id) === list && void loadNotes(id, list))
     }
     owner.changed()
   }
@@ -199,6 +202,15 @@ export function createStaff(owner: StaffOwner) {
     clearInterval(viewTimer)
     for (const sessionId of viewed) owner.link({ type: 'viewing', sessionId, viewing: true })
     if (viewed.size) viewTimer = setInterval(view, VIEW_EVERY)
+  }
+
+  const readStaff = async (): Promise<void> => {
+    try {
+      const { staff } = await call<{ staff: StaffStatus[] }>('GET', '/staff')
+      for (const member of staff) owner.presence({ type: 'staff_status', ...member })
+    } catch (error) {
+      tryAgain('staff', error, 3, () => void readStaff())
+    }
   }
 
   const chat: Omit<StaffChat, 'reply' | 'addNote'> = {
@@ -270,6 +282,7 @@ export function createStaff(owner: StaffOwner) {
       if (frame.type === 'session_note') this.addNote(frame.note)
       if (frame.type === 'chat_message') answered(frame.message)
       if (frame.type === 'session_viewers') {
+        if (JSON.stringify(viewers.get(frame.sessionId)) === JSON.stringify(frame.viewers)) return
         viewers.set(frame.sessionId, frame.viewers)
         owner.changed()
       }
@@ -278,13 +291,7 @@ export function createStaff(owner: StaffOwner) {
     async live(): Promise<void> {
       if (status) owner.link({ type: 'set_status', status })
       view()
-      try {
-        const { staff } = await call<{ staff: StaffStatus[] }>('GET', '/staff')
-        for (const member of staff) owner.present.set(member.staffId, member)
-        owner.changed()
-      } catch {
-        // Changes are announced all the same.
-      }
+      await readStaff()
     },
     clear(): void {
       for (const map of [lists, notes, viewers]) map.clear()

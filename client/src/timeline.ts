@@ -137,18 +137,20 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   }
 
   /** Fetch what is missing after the last message without a hole. What the server answers is all that there is. */
-  const heal = async (id: string, run: Run, failed = 0): Promise<void> => {
+  const heal = async (id: string, run: Run): Promise<void> => {
     if (!run.early.size || !owner.active()) return
     try {
       const messages = (await owner.page({ limit: MAX_PAGE, after_seq: run.upTo!, sessionId: id })).messages!
       error = undefined
+      failures = 0
       for (const message of messages) if (message.seq > run.upTo!) append(run, message)
       // The server has no message in between: it was deleted.
       if (!messages.length && run.early.size) run.upTo = Math.min(...run.early.keys()) - 1
       drain(id, run)
     } catch (reason) {
       error = reason as ChatError
-      timers.start(id, backoff(failed + 2), () => void heal(id, run, failed + 1))
+      failures += 1
+      timers.start(id, backoff(failures + 1), () => void heal(id, run))
     }
     changed()
   }
@@ -188,7 +190,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     let newTag: string | null | undefined
     do {
       const page = await owner.page({ limit: PAGE, before, sessionId, etag: before ? undefined : etag })
-      if (!before) newTag = page.etag
+      newTag ??= page.etag
       if (!page.messages) return
       found.unshift(page.messages)
       before = page.next
@@ -254,7 +256,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     receive,
     refresh,
     /** By session, the seq up to which everything is here. */
-    positions: (): [string, number][] => [...runs].flatMap(([id, { upTo, messages }]) => (upTo && messages.length ? [[id, upTo]] : [])) as [string, number][],
+    positions: (): [string, number][] => [...runs].filter(([, { messages }]) => messages.length).map(([id, { upTo }]) => [id, upTo!]),
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void {
       if (sessionId && sessionId !== id) return
@@ -262,13 +264,6 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       if (own) run.readUpTo = Math.max(run.readUpTo, upTo)
       change(run, (message) => (message.seq <= upTo && message.status !== 'read' && owner.isOwn(message) === own ? { ...message, status: 'read' } : message))
     },
-    /** By session with unread messages of the other side up to a seq, how far reading these marks: as far as only own messages follow. */
-    unread: (id?: string, upTo = Infinity): [string, number][] =>
-      [...runs].flatMap(([session, run]): [string, number][] => {
-        const others = run.messages.filter((message) => !owner.isOwn(message))
-        const end = (others.find(({ seq }) => seq > upTo)?.seq ?? run.upTo! + 1) - 1
-        return (!id || id === session) && others.some(({ seq, status }) => seq <= end && status !== 'read') ? [[session, end]] : []
-      }),
     attachment(id: string, file: Attachment): void {
       noteFile(file)
       change(runOf(id), (message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))

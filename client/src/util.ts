@@ -1,6 +1,6 @@
 /** Small helpers without state. */
 
-import { unreachable } from './errors.js'
+import { type ChatError, unreachable } from './errors.js'
 
 export type Timer = ReturnType<typeof setTimeout> | undefined
 
@@ -45,12 +45,23 @@ export const exactJson = (text: string): unknown => JSON.parse(text.replace(/("p
 /** `path?name=value…`, without what is undefined. */
 export const withQuery = (path: string, query: object): string => `${path}?${new URLSearchParams(JSON.parse(JSON.stringify(query)))}`
 
-/** Load a part of the client once. Raises ChatError `unreachable` if it cannot be fetched; the next call tries again. */
-export function loadOnce<T>(load: () => Promise<T>): () => Promise<T> {
+/** Milliseconds after which a part that could not be loaded can be asked for again. */
+const LOAD_AGAIN = 3000
+
+/**
+ * Load a part of the client once. Raises ChatError `unreachable` if it cannot be fetched, as on a page that is older than the last
+ * deployment. `note` is called with this error, and without one when the next call tries again.
+ */
+export function loadOnce<T>(load: () => Promise<T>, note: (error?: ChatError) => void): () => Promise<T> {
   let loaded: Promise<T> | undefined
   return () =>
     (loaded ??= load().catch(() => {
-      loaded = undefined
-      throw unreachable()
+      const error = unreachable()
+      note(error)
+      setTimeout(() => {
+        loaded = undefined
+        note()
+      }, LOAD_AGAIN)
+      throw error
     }))
 }

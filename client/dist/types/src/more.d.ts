@@ -1,19 +1,24 @@
 /**
- * What is loaded when it is first used: files, who types, ratings, the end of a session.
+ * What is loaded when it is first used: files, who types and who is there, read marks, ratings, the end of a session.
  *
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
  */
 import type { Upload, UploadOptions } from './api.js';
-import type { Attachment, Session } from './protocol.js';
+import type { Attachment, ServerFrame, Session, StaffStatus } from './protocol.js';
 import type { Core } from './core.js';
+import type { Sessions } from './sessions.js';
+import type { Timeline } from './timeline.js';
 export type More = ReturnType<typeof createMore>;
 /** Promises are rejected with a ChatError. */
-export declare function createMore({ rest, me, isStaff, link, changed, apply }: Core & {
-    apply(row: Session): void;
-}): {
+export declare function createMore(core: Core, sessions: Sessions, timelines: Map<string, Timeline>, apply: (row: Session) => void): {
+    marks: {
+        read(sessionId?: string, upTo?: number): void;
+        resend: () => void;
+        clear: () => void;
+    };
     typing: {
-        apply({ sessionId, by, staffId, typing, for: purpose }: import("./protocol.js").ServerFrame & {
+        apply({ sessionId, by, staffId, typing, for: purpose }: ServerFrame & {
             type: 'typing';
         }): void;
         wrote({ session_id, sender }: import("./protocol.js").Message): void;
@@ -22,6 +27,10 @@ export declare function createMore({ rest, me, isStaff, link, changed, apply }: 
         set(typing: boolean, sessionId?: string): void;
         clear(): void;
     };
+    /** Somebody types, or is there. */
+    frame(frame: ServerFrame): void;
+    present: () => StaffStatus[];
+    clear(): void;
     upload: (id: string, file: Blob & {
         name?: string;
     }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => {

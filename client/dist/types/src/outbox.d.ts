@@ -2,7 +2,9 @@
  * The texts that are not known to be stored. Each keeps its id through all tries, so that a repeat stores nothing twice. Those of
  * one session are sent one after the other; one that was refused does not hold up the next.
  *
- * They are kept in storage under the name of their author, and are sent only while that person is signed in.
+ * They are kept in storage under the name of their author, and are sent only while that person is signed in. One that was written
+ * before anything was known of its author is kept without a name: the first person of the same page is its author. After a reload
+ * it may be anybody's, and is offered to whoever is there, refused.
  */
 import type { Unsent } from './api.js';
 import type { Kept } from './storage.js';
@@ -30,6 +32,7 @@ export interface OutboxOwner {
 }
 export declare function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner): {
     flush: () => void;
+    load: (owner?: string) => void;
     get: (id: string) => Item | undefined;
     list: () => Item[];
     add(draft: Draft): Item;
@@ -39,7 +42,7 @@ export declare function createOutbox({ storage, prefix, author, ready, deliver, 
     stored(id: string): void;
     /** Remove it, whatever its state: it is shown among the messages, or given up. */
     forget(id: string): void;
-    /** The person is known. Texts without an author are that person's; those of others wait for them. */
+    /** The person is known. Texts that wait for an author are that person's; those of others wait for them. */
     adopt(owner: string): void;
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */
     hold(): void;

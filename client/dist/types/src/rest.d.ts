@@ -1,7 +1,5 @@
 /** Calls of the daemon's REST API with the person's token. */
 import type { Transport } from './transport.js';
-/** Milliseconds that a call may take, and after which a failed one that nobody waits for is made again. */
-export declare const TIMEOUT = 20000;
 export interface Answer<T> {
     /** Undefined for 304: nothing changed since `etag`. */
     data: T;

@@ -1,8 +1,8 @@
-/** The rows of the known sessions, the numbers of unread messages, and the read marks that the server does not have yet. */
+/** The rows of the known sessions, the numbers of unread messages, and how far this side has read. */
 import type { Core } from './core.js';
 import type { Message, QueuedSession, Session } from './protocol.js';
 export type Sessions = ReturnType<typeof createSessions>;
-export declare function createSessions({ rest, isStaff, isUsable, changed }: Core): {
+export declare function createSessions({ isStaff, changed }: Core): {
     rows: Map<string, QueuedSession>;
     list: () => QueuedSession[];
     /** This side has read up to a seq, on whatever page. */
@@ -11,10 +11,7 @@ export declare function createSessions({ rest, isStaff, isUsable, changed }: Cor
     apply(row: Session | QueuedSession): void;
     /** Count a new message. */
     count({ session_id, seq, message, created_at, sender }: Message): void;
-    /** The person has read up to a seq. */
-    mark(id: string, upTo: number): void;
-    /** The connection is back. */
-    resend: () => void;
+    markOf: (id: string) => number;
     unread(id?: string): number;
     /** The positions for `since`, of which `exact` are of shown messages; undefined without sessions. */
     since(exact: Map<string, number>): Record<string, number> | undefined;

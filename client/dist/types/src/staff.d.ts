@@ -1,6 +1,6 @@
 /** What members of staff have beside: the queue, assignment, notes, templates, and who looks at a session. Loaded for staff only. */
 import type { StaffChat } from './api.js';
-import type { Message, Note, ServerFrame, Session, StaffStatus } from './protocol.js';
+import type { Message, Note, ServerFrame, Session } from './protocol.js';
 import type { Core } from './core.js';
 import type { Item } from './outbox.js';
 import type { Sessions } from './sessions.js';
@@ -11,8 +11,10 @@ export interface StaffOwner extends Core {
     /** Own texts that are not known to be stored, of all sessions. */
     unsent(): Item[];
     noteStored(id: string): void;
-    /** Who of the staff is there, by id. */
-    present: Map<string, StaffStatus>;
+    /** Somebody of the staff is there, or has left. */
+    presence(frame: ServerFrame & {
+        type: 'staff_status';
+    }): void;
 }
 export declare function createStaff(owner: StaffOwner): {
     chat: Omit<StaffChat, "addNote" | "reply">;

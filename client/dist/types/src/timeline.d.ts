@@ -38,8 +38,6 @@ export declare function createTimeline(sessionId: string | undefined, owner: Tim
     positions: () => [string, number][];
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void;
-    /** By session with unread messages of the other side up to a seq, how far reading these marks: as far as only own messages follow. */
-    unread: (id?: string, upTo?: number) => [string, number][];
     attachment(id: string, file: Attachment): void;
     loadOlder(): Promise<void>;
     /** The snapshot's fields. */

@@ -1,4 +1,5 @@
 /** Small helpers without state. */
+import { type ChatError } from './errors.js';
 export type Timer = ReturnType<typeof setTimeout> | undefined;
 export type Timers = ReturnType<typeof createTimers>;
 /** Timers by name. Starting one ends another of its name. */
@@ -18,5 +19,8 @@ export declare const uuid: () => string;
 export declare const exactJson: (text: string) => unknown;
 /** `path?name=value…`, without what is undefined. */
 export declare const withQuery: (path: string, query: object) => string;
-/** Load a part of the client once. Raises ChatError `unreachable` if it cannot be fetched; the next call tries again. */
-export declare function loadOnce<T>(load: () => Promise<T>): () => Promise<T>;
+/**
+ * Load a part of the client once. Raises ChatError `unreachable` if it cannot be fetched, as on a page that is older than the last
+ * deployment. `note` is called with this error, and without one when the next call tries again.
+ */
+export declare function loadOnce<T>(load: () => Promise<T>, note: (error?: ChatError) => void): () => Promise<T>;
