@@ -51,6 +51,8 @@ _SETTINGS = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
+# The passwords are random, so iterations add nothing: a connection takes 3 ms of CPU instead of 5. PostgreSQL 15 has no such setting.
+_QUICK_LOGIN = {"scram_iterations": "1"}
 _FAST_AND_LOOSE = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -199,6 +201,10 @@ class EmbeddedPostgres:
             ) from None
         return int(re.sub(r"\D*(\d+).*", r"\1", line, flags=re.DOTALL))
 
+    @property
+    def _login(self) -> dict[str, str]:
+        return _QUICK_LOGIN if self.major >= 16 else {}
+
     def _lock(self) -> int:
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -277,6 +283,7 @@ class EmbeddedPostgres:
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions"]
         command += locale if self.major >= 17 else ["--locale=C.UTF-8"]
         command += [] if self._durable else ["--no-sync"]
+        command += [f"--set={name}={value}" for name, value in self._login.items()]
         try:
             with (self.data_dir / "postgres.log").open("ab") as log:
                 start = log.tell()
@@ -291,7 +298,7 @@ class EmbeddedPostgres:
 
     def _launch(self, port: int, lock: int, timeout: float) -> str:
         """Start the server on `port`. Returns an empty string once it answers, else the reason why it did not start."""
-        settings = {**_SETTINGS, **({} if self._durable else _FAST_AND_LOOSE), "port": str(port)}
+        settings = _SETTINGS | self._login | ({} if self._durable else _FAST_AND_LOOSE) | {"port": str(port)}
         command = [str(self.bin_dir / "postgres"), "-D", str(self.pgdata)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
