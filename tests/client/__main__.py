@@ -13,9 +13,20 @@ from pathlib import Path
 
 from tests.client.cases import CASES, Case
 from tests.client.chromium import Chromium, sample_subject
-from tests.client.clients import HOOKS, PUSHER_CLIENT, SOCKET_CLIENT, SUPABASE_CLIENT
+from tests.client.clients import (
+    GUIDE,
+    HOOKS,
+    PUSHER_CLIENT,
+    PUSHER_HOOKS,
+    SOCKET_CLIENT,
+    STAFF_PUSHER,
+    STAFF_SOCKET,
+    STAFF_SUPABASE,
+    SUPABASE_CLIENT,
+)
 from tests.client.samples import EARLIER_PUSHER, EARLIER_SOCKET, PUSHER_SAMPLE, SOCKET_SAMPLE
 from tests.client.sites import Build, next_site, vite_site
+from tests.client.staff import desk, desk_after_faults
 from tests.client.world import WITHIN, World, world_for
 from tests.support.template import Template
 
@@ -23,7 +34,12 @@ SUBJECTS = {
     "client-ws": SOCKET_CLIENT,
     "client-pusher": PUSHER_CLIENT,
     "client-supabase": SUPABASE_CLIENT,
+    "guide": GUIDE,
     "hooks": HOOKS,
+    "hooks-pusher": PUSHER_HOOKS,
+    "staff-ws": STAFF_SOCKET,
+    "staff-pusher": STAFF_PUSHER,
+    "staff-supabase": STAFF_SUPABASE,
     "sample-ws": SOCKET_SAMPLE,
     "sample-pusher": PUSHER_SAMPLE,
     "earlier-ws": EARLIER_SOCKET,
@@ -48,7 +64,8 @@ def _report(world: World, only: str, within: float) -> int:
     """Run the cases with the world's subject; return the number of those that failed."""
     failed, began = 0, time.monotonic()
     sys.stdout.write(f"\n{world.subject.name}\n")
-    for case in (case for case in CASES if only in case.__name__):
+    cases = (*CASES, desk, desk_after_faults) if world.subject.staff else CASES
+    for case in (case for case in cases if only in case.__name__):
         result = _result(case, world, within)
         failed += result.startswith("FAILS")
         sys.stdout.write(f"  {case.__name__:30} {result}\n")

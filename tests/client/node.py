@@ -28,10 +28,6 @@ def start_in_node(scene: Scene, token: str) -> Portal:
 
 def _environment(scene: Scene, token: str) -> dict[str, str]:
     env, daemon = scene.world.stack.env, scene.through(scene.world.worker.url)
-    rows = scene.world.conn.execute(
-        "select id::text from gre_chat_sessions where player_id = %s and status = 'active'",
-        [scene.player],
-    ).fetchall()
     return {
         "SUPABASE_URL": scene.through(scene.world.stack.url),
         "SUPABASE_ANON_KEY": env["SUPABASE_ANON_KEY"],
@@ -45,6 +41,6 @@ def _environment(scene: Scene, token: str) -> dict[str, str]:
         "CLIENT": str(CLIENT),
         "STORAGE": str(scene.folder / "storage"),
         "PLAYER_ID": str(scene.player),
-        "SESSION_ID": rows[0]["id"] if rows else "",
+        "SESSION_ID": scene.session,
         "USER_TOKEN": token,
     }

@@ -32,6 +32,7 @@ SOON = {"gre_bridge.api.ws.credentials.RENEW_TIMEOUT": 3.0}
 _STORED = """
 select session_id::text as session, message from gre_chat_messages where player_id = %s order by session_id, seq
 """
+_SESSION = "select id::text from gre_chat_sessions where player_id = %s and status = 'active'"
 _OWN = """
 select message from gre_chat_messages where player_id = %s and message like 'mine%%' order by created_at, seq
 """
@@ -67,6 +68,8 @@ class Subject:
     """The module of a page that runs in Node.js, beside the files of `pages/`."""
     start: Callable[[Scene, str], Running] = start_in_node
     """Start one, for the player of a scene and with this token."""
+    staff: str = ""
+    """The id of the member of staff whose page it is; it shows the session of the scene's player. Else a player's."""
     pages_back: bool = False
     """True: it loads older messages at the command `loadOlder`, which returns whether there are more."""
     sleeps: Sequence[str] = ("laptop",)
@@ -157,9 +160,12 @@ class Scene:
         if reopen:
             page.call("reopen")
 
-    def token(self, player: int | None = None, **options: Any) -> str:
-        """A token of this scene's player, or of another one."""
-        return self.world.stack.keys.user_token("player", player_id=player or self.player, **options)
+    def token(self, player: int | None = None, *, staff: str = "", **options: Any) -> str:
+        """A token of this scene's player, or of another one; for a page of staff one of its person, or of `staff`."""
+        keys = self.world.stack.keys
+        if staff_id := staff or self.world.subject.staff:
+            return keys.user_token("staff", staff_id=staff_id, **options)
+        return keys.user_token("player", player_id=player or self.player, **options)
 
     def close(self, page: Page) -> None:
         """End the process of a page at once, as a crash of its tab does."""
@@ -203,6 +209,12 @@ class Scene:
     def shows_all_and_sent(self) -> bool:
         """Return True if every page shows all stored messages, and all its texts are stored."""
         return not any(self._problem(page) for page in self.pages)
+
+    @property
+    def session(self) -> str:
+        """The id of the player's open session, "" without one."""
+        row = self.world.conn.execute(_SESSION, [self.player]).fetchone()
+        return row["id"] if row else ""
 
     def load_all(self, page: Page) -> None:
         """Load older messages until there are none, if the page can."""

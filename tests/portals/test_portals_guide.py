@@ -24,6 +24,7 @@ const say = (line) => console.log(JSON.stringify(line))
 const show = (...shown) => say({ shown })
 const showSession = (session) => say({ session })
 const ring = () => say({ rang: true })
+const readAgain = () => say({ read: true })
 const PLAYER_ID = Number(process.env.PLAYER_ID)
 const { SESSION_ID, STAFF_ID } = process.env
 const UP_TO_SEQ = Number(process.env.UP_TO_SEQ)
@@ -213,6 +214,7 @@ def test_staff_receive(world: World, start: Start, send: Any, program: Program) 
     session = send(id_, "Hello")["session_id"]
     assert shown(portal, 1) == [[session, 1, "Asha", "Hello"]]
     portal.line("rang")
+    portal.line("read")
 
 
 @by(("js", "page: set up", "staff: receive what colleagues do"))

@@ -4,6 +4,7 @@ import { Daemon } from '../../tests/support/daemon.js'
 import { ASHA, SAM } from '../../tests/support/page.js'
 import next from '../next/app/ChatPage.tsx?raw'
 import player from '../pages/player.js?raw'
+import pusher from '../pages/pusher.js?raw'
 import staff from '../pages/staff.js?raw'
 import vite from '../vite/src/ChatPage.tsx?raw'
 
@@ -13,11 +14,11 @@ const MOST = 29
 describe('docs/client.md', () => {
   it('shows the samples as they are, and no other page', () => {
     const blocks = [...guide.matchAll(/^```(?:jsx?|tsx?)\n(.*?)^```$/gms)].map(([, code]) => code)
-    expect(blocks).toEqual([player, staff, vite])
+    expect(blocks).toEqual([player, staff, vite, pusher])
   })
 
   it('has pages of less than 30 lines, for Next.js, too', () => {
-    for (const page of [player, staff, vite, next]) expect(page.trimEnd().split('\n').length).toBeLessThanOrEqual(MOST)
+    for (const page of [player, staff, vite, next, pusher]) expect(page.trimEnd().split('\n').length).toBeLessThanOrEqual(MOST)
   })
 
   it('shows for Vite what the sample for Next.js has, but for one line', () => {

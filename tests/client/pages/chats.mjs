@@ -3,7 +3,7 @@ import ws from 'ws'
 import { env } from './driver.mjs'
 
 globalThis.WebSocket ??= ws
-const { createChat } = await import(`${env.CLIENT}/index.js`)
+export const { createChat } = await import(`${env.CLIENT}/index.js`)
 
 /** A chat over the transport of this page: /ws, or what TRANSPORT names. */
 export async function openChat(getToken, storage) {

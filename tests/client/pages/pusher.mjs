@@ -18,8 +18,8 @@ const pusher = new Pusher(env.PUSHER_KEY, {
     headersProvider: () => ({ Authorization: `Bearer ${currentToken()}` }),
   },
 })
-/** Milliseconds: what another tab has sent is announced by no event. */
-const readEvery = 10_000
+/** Milliseconds: what another tab of a player has sent is announced by no event. */
+const readEvery = Number(env.READ_EVERY ?? 10_000)
 
 export function pusherOptions() {
   if (env.TRANSPORT === 'pusher') return { transport: pusherTransport({ pusher, readEvery }) }
