@@ -69,10 +69,15 @@ class Database:
 
 
 SLOW = (
-    "chaos/", "integration/test_relay", "portals/", "api/test_socket", "browser/", "console/", "integration/test_demo",
-    "integration/test_processes", "api/", "integration/",
+    "client/test_client_pages", "browser/test_client_samples", "portals/test_samples", "browser/test_element.py",
+    "chaos/", "browser/test_files.py", "integration/test_processes", "browser/test_desk_walk", "api/test_attacks",
+    "client/", "browser/", "integration/test_relay", "portals/", "console/", "api/test_socket", "integration/test_demo",
+    "api/", "integration/",
 )  # fmt: skip
-"""Files by their duration, longest first: a long file that starts last would prolong the run."""
+"""Files by their duration, longest first: a long file that starts last would prolong the run.
+
+Those that wait most of their time alternate with those that compute, since they run beside each other.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
