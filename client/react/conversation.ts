@@ -4,7 +4,7 @@
  */
 
 import { useCallback, useEffect, useMemo, useRef } from 'react'
-import type { Chat, Conversation, SendOptions, Session, StaffStatus, Status, Typist, Unsent } from '../src/index.js'
+import type { Chat, Conversation, Desk, SendOptions, Session, StaffStatus, Status, Typist, Unsent } from '../src/index.js'
 import { useChat } from './context.js'
 import { NOTHING, NO_CONVERSATION, NO_STATUS, useSnapshot } from './snapshot.js'
 
@@ -169,4 +169,15 @@ export function useSession(sessionId: string): Session | undefined {
  */
 export function useStaffOnline(): readonly StaffStatus[] {
   return useSnapshot((chat) => chat.staffOnline(), NOTHING as readonly StaffStatus[])
+}
+
+/**
+ * Return whether the staff's desk is open, and when that changes; `undefined` until it is known.
+ *
+ * @example
+ * const desk = useDesk()
+ * {desk && !desk.open && <p>We open at {new Date(desk.opensAt!).toLocaleString()}.</p>}
+ */
+export function useDesk(): Desk | undefined {
+  return useSnapshot((chat) => chat.desk(), undefined)
 }

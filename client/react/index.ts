@@ -8,6 +8,7 @@ export {
   type Typing,
   type UnsentTexts,
   useChatStatus,
+  useDesk,
   useMarkRead,
   useMessages,
   useSend,

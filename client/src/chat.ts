@@ -329,6 +329,7 @@ export function createChat(options: ChatOptions): Chat {
     sessions: () => read('sessions', sessions.list),
     unread: sessions.unread,
     typing: (sessionId) => read(`t${sessionId}`, () => loaded?.typing.list(sessionId) ?? []),
+    desk: () => (loaded ? loaded.desk() : (later(changed) as undefined)),
     staffOnline: () => read('present', () => loaded?.present() ?? []),
     send: (text, { files = [], ...more }: SendOptions = {}) => send({ ...more, text, files }),
     retry: (id) => outbox.retry(id, positionsOf(timelines.values())),

@@ -1,5 +1,5 @@
 /**
- * What is loaded when it is first used: files, who types and who is there, read marks, ratings, the end of a session.
+ * What is loaded when it is first used: files, who types and who is there, the opening hours, read marks, ratings, the end of a session.
  *
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
@@ -14,6 +14,7 @@ import type { Rest } from './rest.js'
 import type { Sessions } from './sessions.js'
 import { keep } from './store.js'
 import type { Timeline } from './timeline.js'
+import { createOpening } from './opening.js'
 import { createTyping } from './typing.js'
 import { backoff, exactJson, type Timer } from './util.js'
 
@@ -135,6 +136,7 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
   const marks = createMarks(core, sessions, timelines)
   const typing = createTyping((isTyping, sessionId) => link({ type: 'typing', typing: isTyping, sessionId }), changed)
   const present = new Map<string, StaffStatus>()
+  const opening = createOpening(core, present)
 
   const changing = async (method: string, path: string, body?: object): Promise<Session> => {
     const { session } = (await rest<{ session: Session }>(method, path, body)).data
@@ -153,11 +155,13 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
       present.set(frame.staffId, keep(present.get(frame.staffId), frame))
       changed()
     },
+    desk: opening.read,
     present: (): StaffStatus[] => [...present.values()].filter(({ status }) => status !== 'offline'),
     clear(): void {
       marks.clear()
       typing.clear()
       present.clear()
+      opening.clear()
     },
     upload: (id: string, file: Blob & { name?: string }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => startUpload(rest, id, file, options, set),
     /** An address of a file; those of one person are not given to another. */

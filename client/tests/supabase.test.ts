@@ -101,10 +101,14 @@ test('answers have the form of REST', async () => {
     gre_chat_history: { messages: [MESSAGE], sessions: [{ id: 's1' }], next: 'cursor' },
   }
   const { fetch } = database((name) => ok(answers[name]))
+  answers.gre_get_desk = { open: false, opens_at: 'o', closes_at: null, timezone: 'UTC', now: 'n', staff: [{ staff_id: 's1', display_name: 'Sam', status: 'away' }] }
   const read = async (path: string): Promise<unknown> => (await fetch(path, init('GET'))).json()
   expect(await read('/api/gre-admin/templates')).toEqual({ templates: [{ id: 't1' }] })
   expect(await read('/api/gre-admin/staff')).toEqual({
     staff: [{ staffId: 's1', displayName: 'Sam', role: 'staff', status: 'online', active: true, openSessions: 2, takesSessions: true, maxSessions: null }],
+  })
+  expect(await read('/api/gre-chat/desk')).toMatchObject({
+    open: false, opensAt: 'o', closesAt: null, timezone: 'UTC', now: 'n', staff: [{ staffId: 's1', displayName: 'Sam', status: 'away' }],
   })
   expect(await read('/api/chat-history/29')).toEqual({ messages: [MESSAGE], conversations: [{ id: 's1' }], next: 'cursor' })
   const page = await fetch('/api/gre-chat/messages/29', init('GET'))

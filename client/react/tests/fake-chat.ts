@@ -63,6 +63,7 @@ export class FakeChat implements Chat {
   unreadCount = 0
   typists: ReturnType<Chat['typing']> = []
   online: ReturnType<Chat['staffOnline']> = []
+  opening: ReturnType<Chat['desk']>
   sessionNotes: Notes = NO_NOTES
 
   subscribe(listener: () => void): () => void {
@@ -109,6 +110,10 @@ export class FakeChat implements Chat {
 
   typing(): ReturnType<Chat['typing']> {
     return this.typists
+  }
+
+  desk(): ReturnType<Chat['desk']> {
+    return this.opening
   }
 
   staffOnline(): ReturnType<Chat['staffOnline']> {

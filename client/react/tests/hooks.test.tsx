@@ -9,6 +9,7 @@ import {
   useNotes,
   useQueue,
   useSend,
+  useDesk,
   useStaffOnline,
   useUnread,
 } from '../index.js'
@@ -120,6 +121,27 @@ describe('what staff see', () => {
       chat.emit()
     })
     expect(page.text()).toBe('complete,regular,Sue')
+  })
+})
+
+describe('what players see', () => {
+  it('is whether the desk is open, as it changes', async () => {
+    const chat = new FakeChat()
+    function Door() {
+      const desk = useDesk()
+      return desk ? (desk.open ? 'open' : `from ${desk.opensAt}`) : 'unknown'
+    }
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Door />
+      </GreProvider>,
+    )
+    expect(page.text()).toBe('unknown')
+    await change(() => {
+      chat.opening = { open: false, opensAt: '2026-11-30T08:00:00.000Z', closesAt: null, timezone: 'Europe/Malta' }
+      chat.emit()
+    })
+    expect(page.text()).toBe('from 2026-11-30T08:00:00.000Z')
   })
 })
 

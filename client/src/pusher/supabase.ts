@@ -36,6 +36,11 @@ const person = ({ role, player_id, staff_id, display_name, chat_enabled, expires
   ...(rating_enabled && { ratingEnabled: true }),
 })
 
+const desk = ({ opens_at, closes_at, staff, ...more }: Row): Row => ({
+  success: true, ...more, opensAt: opens_at, closesAt: closes_at,
+  staff: staff.map(({ staff_id, display_name, status }: Row) => ({ staffId: staff_id, displayName: display_name, status })),
+})
+
 const message = ({ id, sessionId, playerId, attachmentIds, ...body }: Row): Row => ({
   p_id: id, p_session_id: sessionId, p_player_id: playerId, p_attachment_ids: attachmentIds, p_message: body.message ?? '',
 })
@@ -43,6 +48,7 @@ const message = ({ id, sessionId, playerId, attachmentIds, ...body }: Row): Row 
 /** By method and path, in which `*` stands for an id. */
 const ROUTES: Record<string, Route> = {
   'GET /api/gre-chat/me': () => ({ name: 'gre_whoami', args: { p_required: true }, answer: person }),
+  'GET /api/gre-chat/desk': () => ({ name: 'gre_get_desk', args: {}, answer: desk }),
   'GET /api/gre-chat/messages/*': (id, query, body) => ({ ...history(id, query, body), answer: ({ messages }) => messages, next: true }),
   'GET /api/chat-history/*': (id, query, body) => {
     const { name, args } = history(id, query, body)

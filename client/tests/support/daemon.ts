@@ -3,7 +3,7 @@
  * refuse and delay what a real network and a real daemon lose, refuse and delay.
  */
 
-import type { Attachment, Message, Note, Session } from '../../src/index.js'
+import type { Attachment, DeskRead, Message, Note, Session } from '../../src/index.js'
 
 export interface Who {
   role: 'player' | 'staff'
@@ -63,6 +63,10 @@ export class Daemon {
   readonly sockets: FakeSocket[] = []
   readonly sessions = new Map<string, Session & { messages: Message[] }>()
   readonly persons = new Map<string, Who>()
+  /** What differs from an empty desk; undefined: it cannot be read. */
+  desk: Partial<DeskRead> | undefined = { open: true }
+  /** Milliseconds that the server's clock is ahead. */
+  ahead = 0
   /** Calls of REST: "GET /api/gre-chat/me". */
   readonly calls: { line: string; token: string; body: Record<string, unknown> | undefined }[] = []
   upgrades: 'work' | 'refuse' | 'hang' = 'work'
@@ -223,6 +227,10 @@ export class Daemon {
     const query = (name: string): string | undefined => url.searchParams.get(name) ?? undefined
     if (url.pathname === '/api/gre-chat/me') {
       return answer(200, { success: true, playerId: null, staffId: null, ...who, displayName: this.displayName, chatEnabled: true, expiresAt: null })
+    }
+    if (url.pathname === '/api/gre-chat/desk') {
+      if (!this.desk) return answer(503, { code: 'unavailable', error: 'try again' })
+      return answer(200, { success: true, opensAt: null, closesAt: null, timezone: 'Europe/Malta', now: new Date(Date.now() + this.ahead).toISOString(), staff: [], ...this.desk })
     }
     if (url.pathname.startsWith('/api/gre-chat/messages/')) return this.page(url, init, answer)
     if (url.pathname.startsWith('/api/gre-admin/messages/')) {

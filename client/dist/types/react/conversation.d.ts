@@ -2,7 +2,7 @@
  * Hooks for a conversation. `sessionId` names a session; a player's page leaves it out and gets all sessions of the
  * player as one conversation.
  */
-import type { Chat, Conversation, SendOptions, Session, StaffStatus, Status, Typist, Unsent } from '../src/index.js';
+import type { Chat, Conversation, Desk, SendOptions, Session, StaffStatus, Status, Typist, Unsent } from '../src/index.js';
 /**
  * Return whether the chat is connected, why it is stopped, and who the caller is.
  *
@@ -100,3 +100,11 @@ export declare function useSession(sessionId: string): Session | undefined;
  * const online = useStaffOnline().some(({ status }) => status === 'online')
  */
 export declare function useStaffOnline(): readonly StaffStatus[];
+/**
+ * Return whether the staff's desk is open, and when that changes; `undefined` until it is known.
+ *
+ * @example
+ * const desk = useDesk()
+ * {desk && !desk.open && <p>We open at {new Date(desk.opensAt!).toLocaleString()}.</p>}
+ */
+export declare function useDesk(): Desk | undefined;

@@ -3,6 +3,6 @@
  * the chat and renders again when that snapshot has changed. Safe in StrictMode, on servers, and below Suspense.
  */
 export { GreProvider, type GreProviderProps, useChat } from './context.js';
-export { type Typing, type UnsentTexts, useChatStatus, useMarkRead, useMessages, useSend, useSession, useSessions, useStaffOnline, useTyping, useUnread, useUnsent, } from './conversation.js';
+export { type Typing, type UnsentTexts, useChatStatus, useDesk, useMarkRead, useMessages, useSend, useSession, useSessions, useStaffOnline, useTyping, useUnread, useUnsent, } from './conversation.js';
 export { type UploadProgress, type Uploads, useFileUrl, useUpload } from './files.js';
 export { useNotes, useQueue, useViewers } from './staff.js';

@@ -49,7 +49,12 @@ export interface Chat {
     unread(sessionId?: string): number;
     /** Who types in a session (of a player: in any). Forgotten 6 s after the last sign. */
     typing(sessionId?: string): readonly Typist[];
-    /** The members of staff who are online or away. */
+    /**
+     * Whether the staff's desk is open, and when that changes; undefined until it is known. Read when it is first called, and kept
+     * current while it is called after changes. It also fills `staffOnline()`, which otherwise knows changes only.
+     */
+    desk(): Desk | undefined;
+    /** The members of staff who are online or away, as far as it is known. */
     staffOnline(): readonly StaffStatus[];
     /**
      * Keep a text until it is stored. Its id is chosen here; it survives a reload, is sent in the order of writing in its session,
@@ -97,6 +102,17 @@ export interface Person {
     chatEnabled?: boolean | undefined;
     /** True while a page may ask a player for a rating of a closed session. */
     ratingEnabled?: boolean | undefined;
+}
+/** The staff's desk. Times are ISO 8601. */
+export interface Desk {
+    /** True inside the opening hours, and always for a desk without any. */
+    open: boolean;
+    /** The next opening of a closed desk; null if it is open, or does not open within 400 days. */
+    opensAt: string | null;
+    /** Until when an open desk stays open; null if it is closed, or has no end. */
+    closesAt: string | null;
+    /** The time zone of the opening hours, such as Europe/Malta; null without any. */
+    timezone: string | null;
 }
 export interface Conversation {
     /** Ascending, each once, without a hole between them: what came early waits in `healing`. */

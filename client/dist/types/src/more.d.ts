@@ -1,5 +1,5 @@
 /**
- * What is loaded when it is first used: files, who types and who is there, read marks, ratings, the end of a session.
+ * What is loaded when it is first used: files, who types and who is there, the opening hours, read marks, ratings, the end of a session.
  *
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
@@ -29,6 +29,7 @@ export declare function createMore(core: Core, sessions: Sessions, timelines: Ma
     };
     /** Somebody types, or is there. */
     frame(frame: ServerFrame): void;
+    desk: () => import("./api.js").Desk | undefined;
     present: () => StaffStatus[];
     clear(): void;
     upload: (id: string, file: Blob & {
