@@ -4,6 +4,36 @@ import { useCallback, useSyncExternalStore } from 'react'
 import type { Chat, Conversation, Notes, Queue, Status } from '../src/index.js'
 import { useChat } from './context.js'
 
+/** Changes that are rendered at once after a time without any; those that follow them wait for a frame of the screen. */
+const AT_ONCE = 20
+/** Milliseconds. */
+const FRAME = 16
+const QUIET = 1000
+
+/**
+ * A subscription whose listener is called once a frame while very many changes come, such as all messages of an absence: a
+ * page that rendered its whole list with each of them would stand still.
+ */
+function subscribePaced(chat: Chat, listener: () => void): () => void {
+  let changes = 0
+  let lastAt = 0
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const leave = chat.subscribe(() => {
+    const now = Date.now()
+    changes = now - lastAt > QUIET ? 1 : changes + 1
+    lastAt = now
+    if (changes <= AT_ONCE) return listener()
+    timer ??= setTimeout(() => {
+      timer = undefined
+      listener()
+    }, FRAME)
+  })
+  return () => {
+    clearTimeout(timer)
+    leave()
+  }
+}
+
 /**
  * Return a snapshot of the chat; render again when it is another object.
  *
@@ -12,7 +42,7 @@ import { useChat } from './context.js'
  */
 export function useSnapshot<T>(read: (chat: Chat) => T, before: T): T {
   const chat = useChat()
-  const subscribe = useCallback((listener: () => void) => chat.subscribe(listener), [chat])
+  const subscribe = useCallback((listener: () => void) => subscribePaced(chat, listener), [chat])
   return useSyncExternalStore(
     subscribe,
     () => read(chat),

@@ -100,6 +100,34 @@ describe('what renders again', () => {
   })
 })
 
+it('renders once a frame while very many messages come, shows them all, and renders at once again afterwards', async () => {
+  const chat = new FakeChat()
+  const renders = vi.fn()
+  const page = await mount(
+    <GreProvider chat={chat}>
+      <Messages of="s1" onRender={renders} />
+    </GreProvider>,
+  )
+  Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: false }) // else nothing would be rendered in between
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  const texts = Array.from({ length: 300 }, (_, n) => `m${n}`)
+  /** Deliver each in a microtask of its own, after which React has rendered. */
+  const deliver = async (some: string[]): Promise<void> => {
+    for (const text of some) await Promise.resolve(chat.deliver(text)).then(() => {})
+  }
+  await deliver(texts.slice(0, 20))
+  expect(renders).toHaveBeenCalledTimes(1 + 20)
+  await deliver(texts.slice(20))
+  expect(renders).toHaveBeenCalledTimes(1 + 20)
+  await vi.advanceTimersByTimeAsync(16)
+  expect(page.text()).toBe(`complete:${texts.join()}`)
+  expect(renders).toHaveBeenCalledTimes(1 + 20 + 1)
+  await vi.advanceTimersByTimeAsync(1001)
+  await deliver(['later'])
+  expect(page.text()).toBe(`complete:${texts.join()},later`)
+  vi.useRealTimers()
+})
+
 describe('what staff see', () => {
   it('are notes and colleagues, as they change', async () => {
     const chat = new FakeChat()
