@@ -279,17 +279,22 @@ def two_tabs(world: World, within: float = WITHIN) -> None:
 
 def sleep_of_an_hour(world: World, within: float = WITHIN) -> None:
     """The page sleeps: its connections die without a sign, its clock jumps and its token has expired when it wakes up."""
-    for how in world.subject.sleeps:
-        with world.scene(within) as scene:
-            page = scene.open()
-            scene.network.freeze()
-            scene.write("player", "staff")
-            page.call("token", token=scene.token(expires_in=3 * HOUR))
-            page.call("sleep", seconds=HOUR, how=how)
-            scene.write("staff")
-            scene.send(2)
-            scene.settle()
-            scene.assert_live()
+    ways = world.subject.sleeps
+    with ThreadPoolExecutor(len(ways)) as pool:
+        list(pool.map(lambda how: _sleep(world, how, within), ways))
+
+
+def _sleep(world: World, how: str, within: float) -> None:
+    with world.scene(within) as scene:
+        page = scene.open()
+        scene.network.freeze()
+        scene.write("player", "staff")
+        page.call("token", token=scene.token(expires_in=3 * HOUR))
+        page.call("sleep", seconds=HOUR, how=how)
+        scene.write("staff")
+        scene.send(2)
+        scene.settle()
+        scene.assert_live()
 
 
 def reload_with_unsent_text(world: World, within: float = WITHIN) -> None:

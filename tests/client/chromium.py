@@ -34,7 +34,6 @@ _WATCH = (Path(__file__).parent / "watch.js").read_text()
 _NETWORK = ("Failed to load resource", "WebSocket connection to", "net::ERR_", "Access to fetch at")
 """What Chromium itself logs as an error while a network fails."""
 _FIND = "select id::text, seq, session_id::text as session, message from gre_chat_messages where message = any(%s)"
-_OLDER = "Earlier messages"
 
 
 class Chromium(Background):
@@ -204,13 +203,7 @@ class Tab:
         await expect(box).to_have_value("", timeout=WITHIN * 1000)
 
     async def _load_older(self) -> bool:
-        button = self._page.get_by_role("button", name=_OLDER)
-        if not await button.count():
-            return False
-        before = await self._page.evaluate("suite.count()")
-        await button.click()
-        await self._page.wait_for_function("(before) => suite.count() > before", arg=before)
-        return bool(await button.count())
+        return bool(await self._page.evaluate("suite.loadOlder()"))
 
     async def _sleep(self, seconds: float, how: str) -> None:
         """`laptop`: the page stops without an event. `tab`: Chromium freezes it, as it does with tabs in the background."""

@@ -8,18 +8,27 @@ from tests.client import cases
 from tests.client.world import World
 
 PATIENT: tuple[cases.Case, ...] = (
+    cases.token_never_renewed,
+    cases.sleep_of_an_hour,
+    cases.upgrades_refused,
+    cases.two_tabs,
     cases.slow_authentication,
     cases.token_expires,
-    cases.token_never_renewed,
-    cases.upgrades_refused,
-    cases.sleep_of_an_hour,
+    cases.reload_with_unsent_text,
+    cases.lost_acknowledgement,
+    cases.another_person_signs_in,
+    cases.token_of_another_person,
+    cases.session_closed_meanwhile,
 )
+"""The longest first."""
 QUICK = [case for case in cases.CASES if case not in PATIENT]
+AT_ONCE = 6
+"""Patient cases that run at the same time: more would wait for the processor."""
 
 
 def bear_what_takes_time(world: World) -> None:
     """Run the patient cases; raise an AssertionError with the errors of those that fail."""
-    with ThreadPoolExecutor(len(PATIENT)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         runs = {case.__name__: pool.submit(case, world) for case in PATIENT}
     failed = {name: str(error) for name, run in runs.items() if (error := run.exception())}
     assert not failed

@@ -1,4 +1,4 @@
-"""The samples of client/samples, built as portals build them, bear every case of the suite in Chromium."""
+"""The samples of client/samples, built as portals build them, bear the suite in Chromium."""
 
 from __future__ import annotations
 
@@ -43,25 +43,32 @@ def sample(
         yield replace(servers, subject=sample_subject(f"the sample for {request.param}", browser, site))
 
 
-SAMPLES = pytest.mark.parametrize("sample", ["vite", "next"], indirect=True)
+BORNE = [
+    *(("vite", case) for case in QUICK),
+    ("next", cases.conversation),
+    ("next", cases.cut_at_the_first_connection),
+    ("next", cases.daemon_killed),
+    ("next", cases.token_of_another_person),
+    ("next", cases.reload_with_unsent_text),
+    ("vite in development", cases.conversation),
+    ("vite in development", cases.reload_with_unsent_text),
+]
+"""The page for Next.js is the one for Vite, rendered on the server first; `python -m tests.client next` runs the others, too.
+
+In development React's StrictMode mounts each component twice, and what React warns of is an error.
+"""
 
 
-@SAMPLES
-@pytest.mark.parametrize("case", QUICK, ids=[case.__name__ for case in QUICK])
+@pytest.mark.parametrize(
+    ("sample", "case"), BORNE, ids=[f"{name}-{case.__name__}" for name, case in BORNE], indirect=["sample"]
+)
 def test_a_sample_bears(sample: World, case: cases.Case) -> None:
     case(sample)
 
 
-@SAMPLES
+@pytest.mark.parametrize("sample", ["vite"], indirect=True)
 def test_a_sample_bears_what_takes_time(sample: World) -> None:
     bear_what_takes_time(sample)
-
-
-@pytest.mark.parametrize("sample", ["vite in development"], indirect=True)
-def test_a_development_build_bears(sample: World) -> None:
-    """React's StrictMode mounts each component twice, and what React warns of is an error."""
-    cases.conversation(sample)
-    cases.reload_with_unsent_text(sample)
 
 
 def test_the_lock_files_of_the_samples_contain_no_addresses() -> None:

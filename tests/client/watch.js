@@ -3,6 +3,7 @@
 {
   const MESSAGE = /^[^:]*: ((?:mine|staff|player|many) .*)$/s
   const UNSENT = /^(mine \d+) /
+  const OLDER = 'Earlier messages'
   const items = () => Array.from(document.querySelectorAll('li'), (item) => item.textContent)
   let now = []
   const look = () => {
@@ -29,7 +30,14 @@
 
   globalThis.suite = {
     unsent: () => items().flatMap((item) => item.match(UNSENT)?.[1] ?? []),
-    count: () => now.length,
+    /** Click the button, once if it is there, and wait for what it loads; return whether there is more. */
+    async loadOlder() {
+      const button = () => Array.from(document.querySelectorAll('button')).find((each) => each.textContent === OLDER)
+      const before = now.length
+      button()?.click()
+      while (button() && now.length === before) await new Promise((resolve) => setTimeout(resolve, 5))
+      return !!button()
+    },
     /** The clock goes forward by so many seconds. */
     jump: (seconds) => void (ahead += 1000 * seconds),
     /** Nothing runs for half a second, and no event tells it; afterwards the clock has gone forward. */

@@ -1,6 +1,6 @@
 import { StrictMode, Suspense, lazy, version } from 'react'
 import { renderToString } from 'react-dom/server'
-import { describe, expect, inject, it, vi } from 'vitest'
+import { describe, expect, inject, it, onTestFinished, vi } from 'vitest'
 import type { Chat } from '../../src/index.js'
 import {
   GreProvider,
@@ -108,24 +108,22 @@ it('renders once a frame while very many messages come, shows them all, and rend
       <Messages of="s1" onRender={renders} />
     </GreProvider>,
   )
-  Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: false }) // else nothing would be rendered in between
+  onTestFinished(() => void vi.useRealTimers())
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const texts = Array.from({ length: 300 }, (_, n) => `m${n}`)
-  /** Deliver each in a microtask of its own, after which React has rendered. */
   const deliver = async (some: string[]): Promise<void> => {
-    for (const text of some) await Promise.resolve(chat.deliver(text)).then(() => {})
+    for (const text of some) await change(() => chat.deliver(text))
   }
   await deliver(texts.slice(0, 20))
   expect(renders).toHaveBeenCalledTimes(1 + 20)
   await deliver(texts.slice(20))
   expect(renders).toHaveBeenCalledTimes(1 + 20)
-  await vi.advanceTimersByTimeAsync(16)
+  await change(() => vi.advanceTimersByTime(16))
   expect(page.text()).toBe(`complete:${texts.join()}`)
   expect(renders).toHaveBeenCalledTimes(1 + 20 + 1)
-  await vi.advanceTimersByTimeAsync(1001)
+  vi.advanceTimersByTime(1001)
   await deliver(['later'])
   expect(page.text()).toBe(`complete:${texts.join()},later`)
-  vi.useRealTimers()
 })
 
 describe('what staff see', () => {
