@@ -73,6 +73,8 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   const remove = (item: Item): void => {
     items.delete(item.id)
     storage.set(nameOf(item), null)
+    // The next one did not fail.
+    timers.end(laneOf(item))
     changed()
     flush()
   }

@@ -139,6 +139,20 @@ test('while a text is tried again, its last failure is known', async () => {
   expect(chat.messages().unsent).toMatchObject([{ state: 'sending', failures: 1, error: { code: 'unavailable' } }])
 })
 
+test('a text that waits for its next try can be taken back: the next one is sent at once', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  daemon.rest = 'unavailable'
+  const { id } = chat.send('one')
+  chat.send('two')
+  await pass(20_000)
+  daemon.rest = 'works'
+  expect(chat.discard(id)?.text).toBe('one')
+  await pass(50)
+  expect(shown(chat)).toEqual(['two'])
+})
+
 test('a text that waits for its next try is sent at once when the person wants it', async () => {
   const { chat, daemon } = open()
   chat.messages()

@@ -2,10 +2,9 @@
 
 import type { Notices } from './notices'
 import type { Notifier } from './notifier'
-import type { TextKind } from './outgoing'
+import { kindOf, type OutgoingText } from './outgoing'
 import { currentRoute, sessionHref } from './route'
 import type { Message } from './types'
-import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds after which a message is too old for a notification. */
 const LATE_AFTER = 30_000
@@ -35,13 +34,14 @@ export class Alerts {
   }
 
   /** Announce a failed reply or note; show a toast unless its session is open on the page. */
-  announceFailed(kind: TextKind, session: string, player: string, reply: OutgoingReply): void {
-    const name = player || reply.playerName || 'a player'
-    const line = kind === 'reply' ? `Your reply was not sent to ${name}` : `Your note about ${name} was not stored`
-    this.notices.announce(`${line}: ${reply.error}`)
+  announceFailed(text: OutgoingText, player: string, error: string): void {
+    const { sessionId: session, data } = text
+    const name = player || data.playerName || 'a player'
+    const line = kindOf(text) === 'reply' ? `Your reply was not sent to ${name}` : `Your note about ${name} was not stored`
+    this.notices.announce(`${line}: ${error}`)
     const current = currentRoute()
     if (current.view === 'desk' && current.session === session) return
-    this.notices.show('unsent', `${line}. ${reply.error}`, session)
+    this.notices.show('unsent', `${line}. ${error}`, session)
     this.notify(line, session)
   }
 

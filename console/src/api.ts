@@ -1,12 +1,12 @@
 /** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
+import type { Item } from '../../client/src/outbox'
 import { exactJson } from '../../client/src/util'
 import type { CellItem, CellQuery, LiveFigures, Report, ReportQuery } from './reports/types'
 import type { TaskScope } from './scope'
 import type {
   Answer, AutoReply, Body, Hours, Note, Player, PlayerId, Query, SessionAssigned, Settings, Template,
 } from './types'
-import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds. */
 const TIMEOUT = 15_000
@@ -82,8 +82,8 @@ export class Api {
   }
 
   /** Refused (`session_moved`) if a colleague has written after the seq `afterSeq`, the last that the author has seen. */
-  reply(session: string, { id, text, afterSeq, templateId, files }: OutgoingReply): Promise<Answer<'sendReply'>> {
-    const attachmentIds = files?.map((file) => file.id)
+  reply(session: string, { id, text, afterSeq, templateId, files }: Item): Promise<Answer<'sendReply'>> {
+    const attachmentIds = files.length ? files : undefined
     return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq, templateId, attachmentIds })
   }
 

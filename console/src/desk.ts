@@ -79,7 +79,7 @@ export class Desk extends Emitter {
     this.outgoing = new Outgoing(this.api, scope, auth.staffId, this.drafts, this.files, {
       onMessage: (message) => this.applyMessage(message),
       onNote: (note) => this.applyNote(note),
-      onFailed: (kind, session, text) => this.alerts.announceFailed(kind, session, this.playerName(session), text),
+      onFailed: (text, error) => this.alerts.announceFailed(text, this.playerName(text.sessionId), error),
       onChange: () => {
         this.alerts.dismissFailed((session) => this.outgoing.hasFailed(session))
         this.emitChange()
@@ -204,7 +204,7 @@ export class Desk extends Emitter {
   }
 
   sendNote(text: string): void {
-    if (this.conversation) this.outgoing.notes.send(this.conversation.id, text, this.playerName(this.conversation.id))
+    if (this.conversation) this.outgoing.sendNote(this.conversation.id, text, this.playerName(this.conversation.id))
   }
 
   /** Reopen the open session and send a reply; `onSent` is called when the reply is queued. */
@@ -310,7 +310,7 @@ export class Desk extends Emitter {
   }
 
   private applyNote(note: Note): void {
-    this.outgoing.notes.remove(note.session_id, note.id)
+    this.outgoing.confirm(note)
     if (note.session_id === this.conversation?.id) this.conversation.notes.add(note)
   }
 

@@ -3,11 +3,10 @@
  * else who signs in here. A session's drafts of different kinds are separate: a note is never shown in the reply box.
  */
 
-import { getItem, itemNames, parseJson, setItem } from './storage'
+import { countKeptTexts } from './kept-texts'
+import { getItem, itemNames, setItem } from './storage'
 
 const DRAFT_PREFIX = 'gre.draft.'
-const REPLIES_PREFIX = 'gre.replies.'
-const NOTES_PREFIX = 'gre.notes.'
 
 export type DraftKind = 'reply' | 'note' | 'hand-over' | 'block' | 'form' | 'files'
 
@@ -68,16 +67,6 @@ function keyOf(subject: string, kind: DraftKind): string {
   return kind === 'reply' ? subject : `${subject}/${kind}`
 }
 
-/** The storage key of a person's unsent replies (see unsent-replies.ts). */
-export function unsentRepliesKey(owner: string): string {
-  return REPLIES_PREFIX + encodeURIComponent(owner)
-}
-
-/** The storage key of a person's unsent notes. */
-export function unsentNotesKey(owner: string): string {
-  return NOTES_PREFIX + encodeURIComponent(owner)
-}
-
 /** The number of another person's replies, notes and drafts in this tab. */
 export interface StoredForOther {
   staffId: string
@@ -89,19 +78,12 @@ export interface StoredForOther {
 /** Count the drafts, unsent replies and unsent notes in this tab of people other than `myId`. */
 export function storedForOthers(myId: string): StoredForOther[] {
   const byOwner = new Map<string, StoredForOther>()
-  const entryOf = (owner: string): StoredForOther => {
-    const staffId = decodeURIComponent(owner)
+  const entryOf = (staffId: string): StoredForOther => {
     if (!byOwner.has(staffId)) byOwner.set(staffId, { staffId, replies: 0, notes: 0, drafts: 0 })
     return byOwner.get(staffId)!
   }
-  for (const name of itemNames(DRAFT_PREFIX)) entryOf(name.slice(DRAFT_PREFIX.length).split('/')[0]!).drafts += 1
-  for (const [prefix, field] of [[REPLIES_PREFIX, 'replies'], [NOTES_PREFIX, 'notes']] as const) {
-    for (const name of itemNames(prefix)) entryOf(name.slice(prefix.length))[field] += storedTexts(name)
-  }
+  for (const name of itemNames(DRAFT_PREFIX)) entryOf(decodeURIComponent(name.slice(DRAFT_PREFIX.length).split('/')[0]!)).drafts += 1
+  for (const [staffId, counts] of countKeptTexts()) Object.assign(entryOf(staffId), counts)
   byOwner.delete(myId)
   return [...byOwner.values()]
-}
-
-function storedTexts(name: string): number {
-  return Object.values(parseJson<Record<string, unknown[]>>(getItem(name)) ?? {}).flat().length
 }

@@ -1,119 +1,187 @@
-/** The user's replies and notes that are not stored by the server yet: two objects with separate storage. */
+/**
+ * The user's replies and notes that are not stored by the server yet: the client's outbox, kept in this tab.
+ *
+ * They are sent once the server has said who the user is, and with the files of their draft. A failure that may pass is shown
+ * after some tries.
+ */
 
-import type { Api } from './api'
+import { ChatError } from '../../client/src/errors'
+import { createOutbox, type Item } from '../../client/src/outbox'
+import { type Api, ApiError } from './api'
 import type { Conversation } from './conversation'
-import { type Drafts, unsentNotesKey, unsentRepliesKey } from './drafts'
+import type { Drafts } from './drafts'
 import type { Files } from './files'
+import { authorKey, importEarlierTexts, type KeptText, KEPT_TEXTS } from './kept-texts'
 import type { TaskScope } from './scope'
+import { getItem, itemNames, setItem } from './storage'
 import type { Message, Note } from './types'
-import { type OutgoingReply, UnsentReplies } from './unsent-replies'
 
 export type TextKind = 'reply' | 'note'
+
+export type OutgoingText = Item & KeptText
 
 export interface OutgoingListener {
   onMessage(message: Message): void
   onNote(note: Note): void
-  onFailed(kind: TextKind, session: string, text: OutgoingReply): void
+  /** A text was refused, or has failed several times; `error` is the reason, for the user. */
+  onFailed(text: OutgoingText, error: string): void
   onChange(): void
   /** The reason of a failure, for the user. */
   describe(error: unknown): string
 }
 
+/** Failed tries after which a text that is tried again counts as failed, too. */
+const SHOWN_AFTER = 4
+
+/** True if the user is told that a text is not sent. */
+export const isFailed = ({ state, failures }: Item): boolean => state === 'refused' || failures >= SHOWN_AFTER
+
+export const kindOf = ({ note }: Item): TextKind => (note ? 'note' : 'reply')
+
 export class Outgoing {
-  readonly replies: UnsentReplies<Message>
-  readonly notes: UnsentReplies<Note>
+  private readonly outbox: ReturnType<typeof createOutbox>
+  /** True once the server has said who the user is. */
+  private identified = false
+  private discarding = false
+  /** What is being sent. While a request runs, no later text of its kind and session is sent, even if its own is given up. */
+  private readonly running = new Set<string>()
+  /** The texts of sessions that were asked for since the last change. */
+  private readonly bySession = new Map<string, readonly OutgoingText[]>()
 
   /** `owner` is the author's staff id, empty until the server reports it. */
-  constructor(api: Api, scope: TaskScope, owner: string, private readonly drafts: Drafts, private readonly files: Files, listener: OutgoingListener) {
-    const now = (): number => api.now()
-    const onChange = (): void => listener.onChange()
-    const describe = (error: unknown): string => listener.describe(error)
-    this.replies = new UnsentReplies<Message>({
-      now,
-      storageKey: unsentRepliesKey,
-      store: (session, reply) => files.sendWith(session, reply.files, async () => (await api.reply(session, reply)).message),
-    }, scope, owner, {
-      onStored: (message) => listener.onMessage(message),
-      onFailed: (session, reply) => listener.onFailed('reply', session, reply),
-      onChange,
-      describe,
+  constructor(
+    private readonly api: Api,
+    private readonly scope: TaskScope,
+    private owner: string,
+    private readonly drafts: Drafts,
+    private readonly files: Files,
+    private readonly listener: OutgoingListener,
+  ) {
+    importEarlierTexts()
+    this.outbox = createOutbox({
+      storage: { get: getItem, set: setItem, names: itemNames },
+      prefix: KEPT_TEXTS,
+      author: () => (this.owner ? authorKey(this.owner) : undefined),
+      ready: (item) => this.identified && !this.scope.closed && !this.discarding && !this.running.has(laneOf(item)),
+      deliver: (item) => this.deliver(item as OutgoingText),
+      changed: () => {
+        this.bySession.clear()
+        listener.onChange()
+      },
     })
-    this.notes = new UnsentReplies<Note>({
-      now,
-      storageKey: unsentNotesKey,
-      store: async (session, { id, text }) => (await api.addNote(session, id, text)).note,
-    }, scope, owner, {
-      onStored: (note) => listener.onNote(note),
-      onFailed: (session, note) => listener.onFailed('note', session, note),
-      onChange,
-      describe,
-    })
+    scope.signal.addEventListener('abort', this.outbox.close)
+    if (owner) this.outbox.adopt(authorKey(owner))
   }
 
-  of(kind: TextKind): UnsentReplies<Message> | UnsentReplies<Note> {
-    return kind === 'reply' ? this.replies : this.notes
+  /** The texts of a session, in the order of writing: the same list until one changes. */
+  of(session: string): readonly OutgoingText[] {
+    const known = this.bySession.get(session) ?? this.list.filter(({ sessionId }) => sessionId === session)
+    this.bySession.set(session, known)
+    return known
   }
 
   /** Send a reply with the files of its draft. */
-  sendReply({ id, contiguousSeq: afterSeq }: Conversation, text: string, playerName: string, templateId?: string): void {
+  sendReply({ id, contiguousSeq: afterSeq }: Pick<Conversation, 'id' | 'contiguousSeq'>, text: string, playerName: string, templateId?: string): void {
     const files = this.files.drafts.take(id)
-    this.replies.send(id, text, playerName, { afterSeq, ...(templateId !== undefined && { templateId }), ...(files.length && { files }) })
+    this.outbox.add({ sessionId: id, text, afterSeq, templateId, files: files.map((file) => file.id), data: { playerName, at: this.api.now(), files } })
   }
 
-  /** Send a failed text again: its author has read the messages that are loaded by now. */
-  retry(kind: TextKind, { id, contiguousSeq }: Conversation, text: OutgoingReply): void {
-    this.of(kind).retry(id, text.id, kind === 'reply' ? contiguousSeq : undefined)
+  sendNote(sessionId: string, text: string, playerName: string): void {
+    this.outbox.add({ sessionId, text, note: true, files: [], data: { playerName, at: this.api.now(), files: [] } })
+  }
+
+  /** Send a failed text again, at once: its author has read the messages that are loaded by now. */
+  retry({ id, contiguousSeq }: Pick<Conversation, 'id' | 'contiguousSeq'>, text: OutgoingText): void {
+    this.outbox.retry(text.id, new Map([[id, contiguousSeq]]))
   }
 
   /** Put a failed text and its files back into its field. */
-  edit(kind: TextKind, session: string, { id, text, files }: OutgoingReply): void {
-    if (text) this.drafts.append(session, text, kind)
-    if (files) this.files.drafts.put(session, files)
-    this.of(kind).remove(session, id)
+  edit(text: OutgoingText): void {
+    const { sessionId, data } = text
+    if (text.text) this.drafts.append(sessionId, text.text, kindOf(text))
+    if (data.files.length) this.files.drafts.put(sessionId, data.files)
+    this.outbox.forget(text.id)
   }
 
   /** Give up a failed text and its files. */
-  drop(kind: TextKind, session: string, { id, files }: OutgoingReply): void {
-    for (const file of files ?? []) this.files.uploads.cancel(file)
-    this.of(kind).remove(session, id)
+  drop({ id, data }: OutgoingText): void {
+    for (const file of data.files) this.files.uploads.cancel(file)
+    this.outbox.forget(id)
   }
 
-  /** The server has stored a reply, whether or not it has answered. */
-  confirm({ session_id, id, attachments }: Message): void {
-    this.replies.remove(session_id, id)
+  /** The server has stored a text, whether or not it has answered. */
+  confirm({ id, attachments }: { id: string; attachments?: Message['attachments'] }): void {
+    this.outbox.forget(id)
     this.files.uploads.forget((attachments ?? []).map((file) => file.id))
   }
 
   get count(): number {
-    return this.replies.count + this.notes.count
+    return this.list.length
+  }
+
+  countOf(kind: TextKind): number {
+    return this.list.filter((text) => kindOf(text) === kind).length
   }
 
   /** True if a text is being sent or will be retried automatically. */
   get canStillSend(): boolean {
-    return this.replies.canStillSend || this.notes.canStillSend
+    return this.list.some(({ state }) => state !== 'refused')
   }
 
-  get failedCount(): number {
-    return this.replies.failedCount + this.notes.failedCount
-  }
-
-  /** The ids of the sessions with a failed reply or note. */
-  get failedSessions(): string[] {
-    return [...this.replies.failedSessions, ...this.notes.failedSessions]
+  get failed(): readonly OutgoingText[] {
+    return this.list.filter(isFailed)
   }
 
   hasFailed(session: string): boolean {
-    return this.replies.hasFailed(session) || this.notes.hasFailed(session)
+    return this.of(session).some(isFailed)
   }
 
-  /** The server reported the user's staff id: send that person's texts. */
+  /** The server reported the user's staff id: send that person's texts. Another author's stay in storage. */
   resume(owner: string): void {
-    this.replies.resume(owner)
-    this.notes.resume(owner)
+    this.owner = owner
+    this.identified = true
+    this.outbox.adopt(authorKey(owner))
+    this.outbox.hurry()
   }
 
   discard(): void {
-    this.replies.discard()
-    this.notes.discard()
+    // The removal of one text is no reason to send the next.
+    this.discarding = true
+    for (const { id } of this.list) this.outbox.forget(id)
+    this.discarding = false
+  }
+
+  private get list(): OutgoingText[] {
+    return this.outbox.list() as OutgoingText[]
+  }
+
+  /** Raises ChatError. */
+  private async deliver(text: OutgoingText): Promise<void> {
+    const { id, sessionId, data } = text
+    const lane = laneOf(text)
+    this.running.add(lane)
+    try {
+      if (text.note) this.listener.onNote((await this.api.addNote(sessionId, id, text.text)).note)
+      else this.listener.onMessage((await this.files.sendWith(sessionId, data.files, () => this.api.reply(sessionId, text))).message)
+      this.outbox.forget(id)
+    } catch (error) {
+      // After the sign-out it waits in storage.
+      if (!this.scope.closed) throw this.refusal(text, error)
+    } finally {
+      this.running.delete(lane)
+      this.outbox.flush()
+    }
+  }
+
+  private refusal({ id, failures }: OutgoingText, error: unknown): ChatError {
+    const reason = this.listener.describe(error)
+    const { code, status, retryAfter, details } = error instanceof ApiError ? error : new ApiError(0, 'unknown', reason)
+    const refusal = new ChatError(code, reason, status, retryAfter, details)
+    const text = this.outbox.get(id) as OutgoingText | undefined
+    // If it is gone, the socket has reported it as stored, or the user has given it up.
+    if (text && (refusal.transient ? failures + 1 === SHOWN_AFTER : failures < SHOWN_AFTER)) this.listener.onFailed(text, reason)
+    return refusal
   }
 }
+
+const laneOf = ({ note, sessionId }: Item): string => `${note ? 'note' : 'reply'} ${sessionId}`

@@ -315,18 +315,20 @@ test('of a file that nobody has asked for yet no upload is shown', () => {
   expect(uploads.statusOf({ id: 'a', name: 'x.jpg', type: 'image/jpeg', bytes: 4, alt: '' }).state).toBe('unknown')
 })
 
-function outgoingWith({ api, scope, owner }: ReturnType<typeof server>, reply: (session: string, sent: { text: string; files?: { id: string }[] }) => Promise<unknown>) {
+function outgoingWith({ api, scope, owner }: ReturnType<typeof server>, reply: (session: string, sent: { text: string; files: readonly string[] }) => Promise<unknown>) {
   const drafts = new Drafts('s5')
   const files = new Files(api as unknown as Api, scope, drafts, owner)
   const failed = vi.fn()
   const listener = { onMessage: () => {}, onNote: () => {}, onFailed: failed, onChange: () => {}, describe: (error: unknown) => (error as Error).message }
-  return { files, drafts, failed, outgoing: new Outgoing({ ...api, reply } as unknown as Api, scope, 's5', drafts, files, listener) }
+  const outgoing = new Outgoing({ ...api, reply } as unknown as Api, scope, 's5', drafts, files, listener)
+  outgoing.resume('s5')
+  return { files, drafts, failed, outgoing }
 }
 
 test('a reply waits for its files, names them in their order, and leaves the draft at once', async () => {
   const found = server()
   const sent: unknown[] = []
-  const { files, outgoing } = outgoingWith(found, async (session, { text, files: list }) => (sent.push([session, text, list?.map(({ id }) => id)]), { message: {} }))
+  const { files, outgoing } = outgoingWith(found, async (session, { text, files: list }) => (sent.push([session, text, list]), { message: {} }))
   let end = (): void => {}
   // Node has no XMLHttpRequest: the files' own transport is replaced.
   Object.assign(files.uploads, { transport: () => new Promise<void>((resolve) => (end = resolve)) })
@@ -349,7 +351,7 @@ test('the bytes of files are let go when the socket says that their reply is sto
   outgoing.sendReply({ id: 's', contiguousSeq: 1 } as Conversation, 'look', 'Asha')
   await settle()
   expect(files.uploads.fileOf(file!)).toBeDefined()
-  outgoing.confirm({ session_id: 's', id: outgoing.replies.repliesOf('s')[0]!.id, attachments: [attachment(file!.id)] } as Message)
+  outgoing.confirm({ id: outgoing.of('s')[0]!.id, attachments: [attachment(file!.id)] })
   expect(outgoing.count).toBe(0)
   expect(files.uploads.fileOf(file!)).toBeUndefined()
 })
@@ -362,9 +364,10 @@ test('a reply whose file was refused goes back into the draft with its text and 
   const [file] = files.drafts.of('s')
   outgoing.sendReply({ id: 's', contiguousSeq: 1 } as Conversation, 'look', 'Asha')
   await vi.waitFor(() => expect(failed).toHaveBeenCalled())
-  const [reply] = outgoing.replies.repliesOf('s')
-  expect(reply).toMatchObject({ state: 'failed', transient: false, error: 'Files of this type or size are not taken.' })
-  outgoing.edit('reply', 's', reply!)
+  await vi.waitFor(() => expect(outgoing.failed).toHaveLength(1))
+  const [reply] = outgoing.of('s')
+  expect(reply).toMatchObject({ state: 'refused', error: { message: 'Files of this type or size are not taken.' } })
+  outgoing.edit(reply!)
   expect([drafts.get('s'), files.drafts.of('s')]).toEqual(['look', [file]])
   expect(files.drafts.hasFailed('s')).toBe(true)
   drafts.discard()

@@ -6,11 +6,10 @@ import { Conversation } from '../src/conversation'
 import { Drafts, storedForOthers } from '../src/drafts'
 import { Notes } from '../src/notes'
 import type { Files } from '../src/files'
-import { Outgoing } from '../src/outgoing'
+import { kindOf, Outgoing, type OutgoingText } from '../src/outgoing'
 import { describeRefusal } from '../src/refusals'
 import { TaskScope } from '../src/scope'
 import type { Message, Note, SessionEvent } from '../src/types'
-import type { OutgoingReply } from '../src/unsent-replies'
 import { rowsOf } from '../src/views/rows'
 
 const AT = '2026-11-22T17:08:14.171Z'
@@ -93,35 +92,39 @@ test('a note is shown after the message that it follows, with events in the orde
   expect(keys()).toEqual(['n1', 'm5', 'n2', 'm6', 'n3', 'n4', 'event-4', 'n5'])
 })
 
-test('a note goes to the notes and a reply to the replies, each with its own storage', async () => {
+test('a note goes to the notes and a reply to the replies', async () => {
   const calls: unknown[][] = []
   const api = {
     now: () => 0,
-    reply: async (session: string, { text, afterSeq }: OutgoingReply) => (calls.push(['reply', session, text, afterSeq]), Promise.reject(apiError('session_moved', { by: 's2', seq: 9 }))),
+    reply: async (session: string, { text, afterSeq }: OutgoingText) => (calls.push(['reply', session, text, afterSeq]), Promise.reject(apiError('session_moved', { by: 's2', seq: 9 }))),
     addNote: async (...args: unknown[]) => (calls.push(['note', args[0], args[2]]), Promise.reject(apiError('note_empty'))),
   } as unknown as Api
   const failed: string[][] = []
   const listener = {
     onMessage: () => {}, onNote: () => {}, onChange: () => {},
-    onFailed: (kind: string, _: string, { text, error }: { text: string; error: string }) => void failed.push([kind, text, error]),
+    onFailed: (text: OutgoingText, error: string) => void failed.push([kindOf(text), text.text, error]),
     describe: (error: unknown) => describeRefusal(error, (id) => ({ s2: 'Sue' })[id] ?? id),
   }
-  const files = { sendWith: (_: string, __: unknown, send: () => unknown) => send() } as unknown as Files
-  const outgoing = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), files, listener)
-  outgoing.replies.send('s', 'a reply', 'Asha', { afterSeq: 8 })
-  outgoing.notes.send('s', 'a note', 'Asha')
-  await vi.waitFor(() => expect(failed.length).toBe(2))
+  const files = { sendWith: (_: string, __: unknown, send: () => unknown) => send(), drafts: { take: () => [] } } as unknown as Files
+  const open = (): Outgoing => new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), files, listener)
+  const outgoing = open()
+  outgoing.resume('s1')
+  outgoing.sendReply({ id: 's', contiguousSeq: 8 }, 'a reply', 'Asha')
+  outgoing.sendNote('s', 'a note', 'Asha')
+  await vi.waitFor(() => expect(outgoing.failed.length).toBe(2))
   expect(calls).toEqual([['reply', 's', 'a reply', 8], ['note', 's', 'a note']])
   expect(failed).toEqual([['reply', 'a reply', 'Sue has answered meanwhile: read, then send again.'], ['note', 'a note', 'Refused.']])
-  expect([outgoing.count, outgoing.failedCount]).toEqual([2, 2])
-  // After a reload each is where it was, with the seq that its author had seen; reading further changes it.
-  const restored = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), files, listener)
-  expect([restored.replies.count, restored.notes.count]).toEqual([1, 1])
-  const [reply] = restored.replies.repliesOf('s')
-  expect(reply!.afterSeq).toBe(8)
-  restored.replies.retry('s', reply!.id, 9)
+  // After a reload each is what it was, with the seq that its author had seen; reading further changes it.
+  const restored = open()
+  expect([restored.countOf('reply'), restored.countOf('note')]).toEqual([1, 1])
+  const [reply] = restored.of('s')
+  expect(reply).toMatchObject({ text: 'a reply', afterSeq: 8, data: { playerName: 'Asha' } })
+  restored.resume('s1')
+  restored.retry({ id: 's', contiguousSeq: 9 }, reply!)
   await vi.waitFor(() => expect(calls.at(-1)).toEqual(['reply', 's', 'a reply', 9]))
+  expect(calls).toHaveLength(3)
   expect(storedForOthers('s2')).toEqual([{ staffId: 's1', replies: 1, notes: 1, drafts: 0 }])
+  expect(storedForOthers('s1')).toEqual([])
 })
 
 test('drafts of a session are separate by kind', () => {

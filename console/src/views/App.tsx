@@ -130,7 +130,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     else (search.current ?? document.getElementById('main'))?.focus()
   }
   const { waitingCount } = desk.queue
-  const failedCount = desk.outgoing.failedCount
+  const failedCount = desk.outgoing.failed.length
   useEffect(() => {
     document.title = `${failedCount ? `${failedCount} not sent · ` : ''}${waitingCount ? `(${waitingCount}) ` : ''}Staff console`
   }, [waitingCount, failedCount])

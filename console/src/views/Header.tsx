@@ -91,11 +91,11 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
   )
 }
 
-/** The number of failed replies, as a link to the first one's session. */
+/** The number of failed replies and notes, as a link to the first one's session. */
 function FailedReplies({ desk }: { desk: Desk }) {
-  const [session] = desk.outgoing.failedSessions
-  if (session === undefined) return null
-  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.outgoing.failedCount} not sent</a>
+  const { failed } = desk.outgoing
+  if (!failed[0]) return null
+  return <a class="link link-offline" href={sessionHref(failed[0].sessionId)} data-testid="unsent-count">{failed.length} not sent</a>
 }
 
 function myPresence(desk: Desk): Presence {

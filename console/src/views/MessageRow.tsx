@@ -4,7 +4,7 @@ import { isFilesText } from '../attachments'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
-import type { TextKind } from '../outgoing'
+import { isFailed, kindOf, type TextKind } from '../outgoing'
 import { describeEvent } from '../story'
 import { Attachments } from './Attachments'
 import { FileTray } from './FileTray'
@@ -67,28 +67,30 @@ export function MessageRow({ desk, row, conversation, onEdit, onOpen }: Props) {
         </article>
       )
     case 'outgoing': {
-      const { outgoing, text } = row
-      const failed = outgoing.state === 'failed'
+      const { text } = row
+      const kind = kindOf(text)
+      const failed = isFailed(text)
+      const isRefused = text.state === 'refused'
       return (
         <article
-          class={`message ${text === 'note' ? 'note' : 'from-staff'} ${failed ? 'is-failed' : ''}`} data-testid={text === 'note' ? 'note' : 'message'}
-          data-message-id={outgoing.id} data-sender="staff" data-state={outgoing.state}
+          class={`message ${kind === 'note' ? 'note' : 'from-staff'} ${failed ? 'is-failed' : ''}`} data-testid={kind === 'note' ? 'note' : 'message'}
+          data-message-id={text.id} data-sender="staff" data-state={failed ? 'failed' : 'sending'}
         >
-          {text === 'note' && <p class="sender">Private note, not stored yet</p>}
+          {kind === 'note' && <p class="sender">Private note, not stored yet</p>}
           <div class="bubble">
-            <FileTray files={outgoing.files ?? []} uploads={desk.files.uploads} />
-            {outgoing.text !== '' && <p class="text" dir="auto" data-testid={`${text === 'note' ? 'note' : 'message'}-text`}>{outgoing.text}</p>}
+            <FileTray files={text.data.files} uploads={desk.files.uploads} />
+            {text.text !== '' && <p class="text" dir="auto" data-testid={`${kind === 'note' ? 'note' : 'message'}-text`}>{text.text}</p>}
             <p class="meta">
-              <time>{clock(outgoing.createdAt)}</time>
+              <time>{clock(text.data.at)}</time>
               {!failed && <MessageStatusIcon state="sending" />}
             </p>
           </div>
           {failed && (
             <p class="failure" role="alert">
-              <span>Not sent. {outgoing.error}{outgoing.transient && ` Your ${text} is kept and is tried again by itself.`}</span>
-              <button type="button" data-testid="retry" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.retry(text, conversation, outgoing) }}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
-              {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => { desk.outgoing.edit(text, conversation.id, outgoing); onEdit(text) }}>Edit</button>}
-              <button type="button" class="plain" data-testid="discard" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.drop(text, conversation.id, outgoing) }}>Discard</button>
+              <span>Not sent. {text.error?.message}{!isRefused && ` Your ${kind} is kept and is tried again by itself.`}</span>
+              <button type="button" data-testid="retry" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.retry(conversation, text) }}>{isRefused ? 'Send again' : 'Retry'}</button>
+              {isRefused && <button type="button" data-testid="edit" onClick={() => { desk.outgoing.edit(text); onEdit(kind) }}>Edit</button>}
+              <button type="button" class="plain" data-testid="discard" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.drop(text) }}>Discard</button>
             </p>
           )}
         </article>

@@ -76,14 +76,13 @@ export function Messages({ desk, conversation, name, onEdit, onOpen }: Props) {
   const [width, setWidth] = useState(0)
   const rerender = (): void => setRevision((n) => n + 1)
 
-  const replies = desk.outgoing.replies.repliesOf(conversation.id)
-  const notes = desk.outgoing.notes.repliesOf(conversation.id)
+  const unsent = desk.outgoing.of(conversation.id)
   // Scroll to the end when the user sends a reply or a note.
-  const outgoingCount = useRef(replies.length + notes.length)
-  if (replies.length + notes.length > outgoingCount.current) anchor.current = undefined
-  outgoingCount.current = replies.length + notes.length
+  const unsentCount = useRef(unsent.length)
+  if (unsent.length > unsentCount.current) anchor.current = undefined
+  unsentCount.current = unsent.length
   const today = new Date(desk.api.now()).toDateString()
-  const rows = useMemo(() => rowsOf(conversation, replies, notes), [conversation, conversation.version, conversation.unreadFrom, replies, notes, today])
+  const rows = useMemo(() => rowsOf(conversation, unsent), [conversation, conversation.version, conversation.unreadFrom, unsent, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
   const indexByKey = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
   // Recomputed when rows are added or removed; measured heights are applied to it in place.

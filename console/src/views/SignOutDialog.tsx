@@ -14,8 +14,8 @@ export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
   const [waiting, setWaiting] = useState(false)
   const { outgoing, drafts, files } = desk
   const unsent = outgoing.count
-  const replies = outgoing.replies.count
-  const notes = outgoing.notes.count
+  const replies = outgoing.countOf('reply')
+  const notes = outgoing.countOf('note')
   useEffect(() => dialog.current?.showModal(), [])
   useEffect(() => {
     if (waiting && unsent === 0) onSignOut()

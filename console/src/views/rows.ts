@@ -2,10 +2,9 @@
 
 import type { Conversation } from '../conversation'
 import { dayKey } from '../format'
-import type { TextKind } from '../outgoing'
+import type { OutgoingText } from '../outgoing'
 import { describeEvent } from '../story'
 import type { Message, Note, SessionEvent } from '../types'
-import type { OutgoingReply } from '../unsent-replies'
 
 export type Row =
   | { kind: 'day'; key: string; at: string | number }
@@ -13,7 +12,7 @@ export type Row =
   | { kind: 'message'; key: string; message: Message; follows: boolean }
   | { kind: 'event'; key: string; event: SessionEvent }
   | { kind: 'note'; key: string; note: Note }
-  | { kind: 'outgoing'; key: string; outgoing: OutgoingReply; text: TextKind }
+  | { kind: 'outgoing'; key: string; text: OutgoingText }
 
 /** An event or a note: its place is after a message. */
 interface Aside {
@@ -25,7 +24,7 @@ interface Aside {
 /** Milliseconds between two messages of one sender that are shown as a group. */
 const GROUP_INTERVAL = 3 * 60_000
 
-export function rowsOf(conversation: Conversation, replies: readonly OutgoingReply[], notes: readonly OutgoingReply[] = []): Row[] {
+export function rowsOf(conversation: Conversation, unsent: readonly OutgoingText[]): Row[] {
   const rows: Row[] = []
   const stored = new Set<string>()
   let previous: Message | undefined
@@ -59,14 +58,10 @@ export function rowsOf(conversation: Conversation, replies: readonly OutgoingRep
   }
   if (conversation.loaded) addAsidesBefore(Infinity)
   for (const note of conversation.notes.list) stored.add(note.id)
-  const outgoing = [
-    ...replies.map((reply) => ({ text: 'reply', outgoing: reply }) as const),
-    ...notes.map((note) => ({ text: 'note', outgoing: note }) as const),
-  ].sort((a, b) => a.outgoing.createdAt - b.outgoing.createdAt)
-  for (const item of outgoing) {
-    if (stored.has(item.outgoing.id)) continue
-    newDay(item.outgoing.createdAt)
-    rows.push({ kind: 'outgoing', key: item.outgoing.id, ...item })
+  for (const text of unsent) {
+    if (stored.has(text.id)) continue
+    newDay(text.data.at)
+    rows.push({ kind: 'outgoing', key: text.id, text })
   }
   return rows
 }
