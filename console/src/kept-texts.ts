@@ -21,11 +21,12 @@ export interface KeptText {
 /** The author of a text, by staff id, as names have it: it contains no `|`. */
 export const authorKey = (staffId: string): string => encodeURIComponent(staffId)
 
-/** The number of kept texts by staff id: replies and notes. */
+/** The number of kept texts by staff id: replies and notes. Those without an author are offered to whoever is here. */
 export function countKeptTexts(): Map<string, { replies: number; notes: number }> {
   const counts = new Map<string, { replies: number; notes: number }>()
   for (const name of itemNames(KEPT_TEXTS)) {
     const staffId = decodeURIComponent(name.slice(KEPT_TEXTS.length).split('|')[0]!)
+    if (!staffId) continue
     const count = counts.get(staffId) ?? { replies: 0, notes: 0 }
     count[parseJson<{ note?: boolean }>(getItem(name))?.note ? 'notes' : 'replies'] += 1
     counts.set(staffId, count)
@@ -78,7 +79,7 @@ function converted(earlier: EarlierText, sessionId: string, at: number): object 
     createdAt: new Date(at).toISOString(),
     state: isRefused ? 'refused' : 'waiting',
     failures: 0,
-    ...(isRefused && { refusal: { code: 'unknown', status: 400, text: error } }),
+    ...(isRefused && { refusedWith: ['unknown', error, 400] }),
     data: { playerName, at: earlier.createdAt, files },
   }
 }

@@ -70,6 +70,8 @@ export class Outgoing {
       },
     })
     scope.signal.addEventListener('abort', this.outbox.close)
+    // Those without an author, from before a reload: refused, until somebody says that they are theirs.
+    this.outbox.load()
     if (owner) this.outbox.adopt(authorKey(owner))
   }
 

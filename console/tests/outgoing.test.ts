@@ -195,6 +195,23 @@ test('nothing is sent before the server has said who the user is, and then only 
   expect(sent).toEqual(['early', 'of s1'])
 })
 
+test('a text that was written before the server had said who the user is survives a reload, and is sent only if somebody says so', async () => {
+  const sent: string[] = []
+  const reply = async ({ text }: OutgoingText): Promise<unknown> => (sent.push(text), { message: {} })
+  const { send, scope } = page(reply, { owner: '', identified: '' })
+  send('whose?')
+  scope.close()
+  const { outgoing } = page(reply, { owner: '', identified: 's2' })
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(sent).toEqual([])
+  expect(storedForOthers('s2')).toEqual([])
+  expect(outgoing.failed).toMatchObject([{ text: 'whose?', state: 'refused' }])
+  outgoing.retry({ id: 's', contiguousSeq: 2 }, outgoing.of('s')[0]!)
+  await vi.advanceTimersByTimeAsync(0)
+  expect(sent).toEqual(['whose?'])
+  expect(itemNames('')).toEqual([])
+})
+
 test('texts that an earlier version of the page has kept in the tab are sent in their order, by their author', async () => {
   const at = Date.parse('2026-11-29T12:00:00Z')
   const text = (id: string, more = {}): object => ({ id, text: `text ${id}`, playerName: 'Asha', createdAt: at, state: 'sending', error: '', transient: false, afterSeq: 7, ...more })
