@@ -238,6 +238,9 @@ export class Api {
     if (body !== undefined) headers['Content-Type'] = 'application/json'
     let response: Response
     let content: unknown
+    // Not AbortSignal.timeout: some engines forget a signal that only AbortSignal.any knows, and the call would wait for ever.
+    const ending = new AbortController()
+    const timer = setTimeout(() => ending.abort(), timeout)
     try {
       response = await fetch(this.base + path, {
         method,
@@ -245,11 +248,13 @@ export class Api {
         body: body === undefined ? null : JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([this.scope.signal, signal, AbortSignal.timeout(timeout)]),
+        signal: AbortSignal.any([this.scope.signal, signal, ending.signal]),
       })
       content = exactJson(await response.text())
     } catch {
       throw new ApiError(0, 'unreachable', 'The server does not answer.')
+    } finally {
+      clearTimeout(timer)
     }
     const date = Date.parse(response.headers.get('Date') ?? '')
     // The header has whole seconds: half a second more is the expected value.

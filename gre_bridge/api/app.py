@@ -101,18 +101,20 @@ def create_app(
     metrics: Metrics,
     pusher_users: PusherUsers | None = None,
     storage: StorageClient | None = None,
+    asyncapi: str | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
     If the `authenticator` is not enabled, the API's paths answer 503 (`api_off`), and there is neither console nor chat element. `endpoint` serves
     `/ws`; `metrics` counts the requests; `pusher_users` gets the people whose subscriptions are signed;
-    `storage` signs the addresses of files.
+    `storage` signs the addresses of files. `asyncapi` is the document of the live messages, which is served beside `/openapi.json`.
     """
     app = FastAPI(
         title="gre-bridge",
         version=__version__,
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        servers=[{"url": "/", "description": "This daemon."}],
         license_info={"name": "MIT", "identifier": "MIT"},
         generate_unique_id_function=_operation_id,
         redoc_url=None,
@@ -161,7 +163,7 @@ def create_app(
     ):
         app.include_router(router)
     if settings.docs:
-        app.include_router(reference.router())
+        app.include_router(reference.router(asyncapi))
     if settings.dev_pages:
         app.include_router(reference.links(settings.supabase_url))
     if settings.console and authenticator.enabled:

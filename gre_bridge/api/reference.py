@@ -1,4 +1,4 @@
-"""`/docs`: the API's reference in Swagger UI, from /openapi.json; under `gre-bridge dev` also `/`, a page of links.
+"""`/docs`: the API's reference in Swagger UI, from /openapi.json; `/asyncapi.json`, the frames and events; under `gre-bridge dev` also `/`, a page of links.
 
 The files come from the package fastapi-offline, whose code does not run. The page has no inline script, so its
 Content-Security-Policy allows neither inline code nor another host.
@@ -62,8 +62,8 @@ _LINKS = """\
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 
-def router() -> APIRouter:
-    """Return the routes of the page and its files, which are read once, here."""
+def router(asyncapi: str | None) -> APIRouter:
+    """Return the routes of the page and its files, which are read once, here. `asyncapi` is the document of the live messages."""
     folder = files("fastapi_offline") / "static"
     page = page_of(_PAGE, "index.html")
     pages = {"start.js": page_of(_START, "start.js")}
@@ -79,6 +79,14 @@ def router() -> APIRouter:
     async def file(request: Request, name: str) -> Response:
         """Send one of its files."""
         return send_page(request, pages.get(name), _POLICY)
+
+    if asyncapi is not None:
+        live = page_of(asyncapi.encode(), "asyncapi.json")
+
+        @routes.api_route("/asyncapi.json", methods=["GET", "HEAD"])
+        async def messages(request: Request) -> Response:
+            """Send the document of the live messages."""
+            return send_page(request, live, _POLICY)
 
     return routes
 

@@ -16,6 +16,7 @@ from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.config.keys import opens_storage
+from gre_bridge.daemon import asyncapi
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.garbage import LongLived
 from gre_bridge.daemon.health import ProcessHealth
@@ -175,6 +176,7 @@ class ApiProcess(DaemonProcess):
         app = create_app(
             health=health, authenticator=authenticator, settings=settings, endpoint=endpoint,
             metrics=self.metrics, pusher_users=pusher_users, storage=storage,
+            asyncapi=asyncapi.text() if settings.docs else None,
         )  # fmt: skip
         self._reports.status("serving")
         async with asyncio.TaskGroup() as group:

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -153,6 +154,15 @@ def test_the_documentation_page_connects_to_this_host_only(api: Api) -> None:
     assert api.http.get("/openapi.json").headers["content-security-policy"].startswith("default-src 'none'")
 
 
+def test_the_document_of_the_live_messages_is_served_beside_that_of_the_api(api: Api) -> None:
+    answer = api.http.get("/asyncapi.json")
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.text == (Path(__file__).parents[2] / "docs" / "asyncapi.json").read_text(encoding="utf-8")
+    assert (
+        api.http.get("/asyncapi.json", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    )
+
+
 def test_every_answer_has_its_request_id(api: Api, player_id: int) -> None:
     player, path = api.player(player_id), f"/api/gre-chat/messages/{player_id}"
     ids = {player.get(path).headers["x-request-id"] for _ in range(3)}
@@ -266,7 +276,8 @@ def test_without_the_anon_key_the_api_is_off(without_api: Api) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "api_off")
         assert "SUPABASE_ANON_KEY" in answer.json()["error"]
     assert without_api.staff().get("/api/gre-chat/health").json()["status"] == "ok"
-    assert without_api.http.get("/openapi.json").status_code == 404
+    for document in ("/openapi.json", "/asyncapi.json"):
+        assert without_api.http.get(document).status_code == 404
 
 
 def test_a_body_that_does_not_arrive_delays_no_other_request(api: Api, player_id: int) -> None:

@@ -6,7 +6,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from gre_bridge.devstack.client_types import ASYNCAPI, DATABASE, OPENAPI, PROTOCOL, asyncapi_text
+from gre_bridge.daemon import asyncapi
+from gre_bridge.devstack.client_types import ASYNCAPI, DATABASE, OPENAPI, PROTOCOL
 from gre_bridge.devstack.client_types.database import database
 from gre_bridge.devstack.client_types.protocol import protocol
 from gre_bridge.devstack.postgres import EmbeddedPostgres
@@ -15,7 +16,7 @@ from gre_bridge.migrations.runner import migrate
 
 def main() -> None:
     """Describe the code, and a new project's database."""
-    text = asyncapi_text()
+    text = asyncapi.text()
     ASYNCAPI.write_text(text, encoding="utf-8")
     openapi = json.loads(OPENAPI.read_text(encoding="utf-8"))
     PROTOCOL.write_text(protocol(openapi, json.loads(text)), encoding="utf-8")

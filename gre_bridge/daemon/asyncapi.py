@@ -1,4 +1,4 @@
-"""docs/asyncapi.json: the frames of `/ws` and Pusher's events, from the models that the API and its tests use.
+"""/asyncapi.json, also docs/asyncapi.json: the frames of `/ws` and Pusher's events, from the models that the API and its tests use.
 
 Names, fields and types come from `api.ws.frames`, `api.schemas.frames` and `api.schemas.pusher_events`, channels from the
 relay's routes with their default settings. This module adds the frame of an AsyncAPI 3.0 document, and no field.
@@ -6,6 +6,7 @@ relay's routes with their default settings. This module adds the frame of an Asy
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,6 +85,11 @@ def document() -> Json:
         "operations": operations,
         "components": {"messages": messages, "schemas": schemas},
     }
+
+
+def text() -> str:
+    """Return the document as it is served."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _pusher_channels() -> dict[str, list[str]]:
