@@ -4,6 +4,7 @@ import type { Upload, UploadOptions } from './api.js'
 import type { ChatError } from './errors.js'
 import type { More } from './more.js'
 import type { Attachment } from './protocol.js'
+import type { Ending, RunningUpload } from './upload.js'
 import { uuid } from './util.js'
 
 export function createFiles(code: () => Promise<More>, changed: () => void) {
@@ -17,23 +18,23 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
       listeners.forEach((listener) => listener())
       changed()
     }
-    let running: ReturnType<More['upload']> | undefined
-    let settle!: [(file: Attachment) => void, (error: ChatError) => void]
+    let running: RunningUpload | undefined
+    let settle!: Ending
     const done = new Promise<Attachment>((...both) => (settle = both))
     const failed = (error: ChatError): void => set({ state: 'failed', error })
-    /** Begin, or try again; both need the code. */
-    const retry = (): void =>
+    /** Begin, try again, or change the alt text; all need the code. */
+    const run = (alt?: string): void =>
       void code().then((more) => {
-        if (running) return running.retry()
-        running = more.upload(id, file, options, set)
-        return running.done.then(...settle)
+        running ??= more.upload(id, file, options, set, settle)
+        void running.run(alt)
       }, failed)
     const own: Upload = {
       id,
       state: 'uploading',
       progress: 0,
       done,
-      retry,
+      retry: run,
+      describe: run,
       cancel() {
         uploads.delete(id)
         void code().then(() => running?.cancel(), settle[1])
@@ -47,7 +48,7 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
     // The state says it, too.
     done.catch(failed)
     uploads.set(id, own)
-    retry()
+    run()
     return own
   }
 

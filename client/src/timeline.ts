@@ -17,7 +17,8 @@ const MAX_PAGE = 500
 /** Milliseconds in which a missing message may still come by itself. */
 const GAP_DELAY = 1000
 const STATES: readonly string[] = ['awaited', 'stored', 'ready', 'refused', 'gone', 'sent', 'delivered', 'read']
-const isLater = (state: string, other: string): boolean => STATES.indexOf(state) > STATES.indexOf(other)
+/** True if a state of a file or of a message comes after another one. */
+export const isLater = (state: string, other: string): boolean => STATES.indexOf(state) > STATES.indexOf(other)
 
 export interface PageQuery {
   limit: number
@@ -177,7 +178,9 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       if (older && message.seq < (run.messages[0]?.seq ?? 0)) {
         run.messages.unshift(newest(message))
         owner.shown(message)
-      } else put(run, message)
+      } else if (loaded) put(run, message)
+      // What the first page does not have between two messages was deleted.
+      else append(run, message)
     }
   }
 
@@ -268,12 +271,12 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       noteFile(file)
       change(runOf(id), (message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))
     },
-    async loadOlder(): Promise<void> {
+    async loadOlder(limit = PAGE): Promise<void> {
       if (loadingOlder || !next) return
       loadingOlder = true
       owner.changed()
       try {
-        const page = await owner.page({ limit: PAGE, before: next, sessionId })
+        const page = await owner.page({ limit, before: next, sessionId })
         next = page.next
         insert(page.messages!, true)
         error = undefined

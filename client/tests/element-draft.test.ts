@@ -25,6 +25,10 @@ class FakeUpload implements Upload {
     return () => this.listeners.delete(listener)
   }
 
+  describe(): void {
+    this.state = 'uploading'
+  }
+
   end(state: 'stored' | 'failed'): void {
     this.state = state
     this.progress = 1

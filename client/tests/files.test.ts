@@ -1,6 +1,10 @@
 import { expect, test } from 'vitest'
 
-import { open, pass, shown } from './support/page.js'
+import { BINA, open, pass, shown } from './support/page.js'
+
+/** The methods of the calls about files, in order. */
+const attachmentCalls = ({ calls }: { calls: { line: string }[] }): string[] =>
+  calls.filter(({ line }) => line.includes('/attachments')).map(({ line }) => line.split(' ')[0]!)
 
 const photo = (): File => new File(['12345'], 'a.png', { type: 'image/png' })
 
@@ -23,7 +27,7 @@ test('a file is begun with an id, its bytes are put, and a message can name it',
   expect(daemon.calls.find(({ line }) => line.endsWith('/send'))!.body).toMatchObject({ attachmentIds: [upload.id] })
 })
 
-test('an upload whose answer is lost is repeated under the same id, and stored once', async () => {
+test('an upload whose answer is lost is asked for, and not repeated', async () => {
   const { chat, daemon } = open()
   await pass(100)
   daemon.storage = 'loses the answer'
@@ -31,7 +35,89 @@ test('an upload whose answer is lost is repeated under the same id, and stored o
   await pass(5000)
   expect(upload.state).toBe('stored')
   expect([...daemon.files.keys()]).toEqual([upload.id])
-  expect(daemon.calls.filter(({ line }) => line === 'POST /api/gre-chat/attachments')).toHaveLength(2)
+  expect(attachmentCalls(daemon)).toEqual(['POST', 'GET'])
+  expect(daemon.puts).toBe(1)
+})
+
+test('an interrupted upload is repeated at the same address: asking for one counts', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  daemon.storage = 'fails'
+  const upload = chat.upload(photo())
+  await pass(100)
+  expect(upload).toMatchObject({ state: 'uploading', error: { code: 'upload_failed', transient: true } })
+  daemon.storage = 'works'
+  upload.retry() // at once, not after the delay
+  await pass(100)
+  expect(upload).toMatchObject({ state: 'stored', error: undefined })
+  expect(attachmentCalls(daemon)).toEqual(['POST', 'GET'])
+})
+
+test('a stored file is described without another upload, and a text with it waits for that', async () => {
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  const upload = chat.upload(photo())
+  await pass(100)
+  expect(upload.state).toBe('stored')
+  upload.describe('My table')
+  chat.send('look', { files: [upload.id] })
+  await pass(5)
+  expect(upload).toMatchObject({ state: 'uploading', progress: 1 })
+  await pass(100)
+  expect(upload.state).toBe('stored')
+  expect(shown(chat)).toEqual(['look'])
+  expect(daemon.puts).toBe(1)
+  const lines = daemon.calls.filter(({ line }) => line.startsWith('POST')).map(({ line, body }) => [line.split('/').at(-1), body!.alt])
+  expect(lines).toEqual([['attachments', undefined], ['attachments', 'My table'], ['send', undefined]])
+})
+
+test('what is said of a file during its upload, and again while that is announced, reaches the server last', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  const upload = chat.upload(photo(), { alt: 'first' })
+  await pass(8)
+  upload.describe('second')
+  await pass(22)
+  upload.describe('third')
+  await pass(200)
+  expect(upload.state).toBe('stored')
+  expect(daemon.files.get(upload.id)!.alt).toBe('third')
+  upload.describe('')
+  await pass(100)
+  expect([daemon.files.get(upload.id)!.alt, daemon.puts]).toEqual(['', 1])
+})
+
+test('a description that the server does not take is tried again, and the bytes are not', async () => {
+  const { chat, daemon } = open()
+  await pass(100)
+  const upload = chat.upload(photo())
+  await pass(100)
+  daemon.refusal = { status: 400, code: 'bad_request' }
+  upload.describe('x'.repeat(2000))
+  await pass(100)
+  expect(upload).toMatchObject({ state: 'failed', error: { code: 'bad_request' } })
+  daemon.refusal = undefined
+  upload.describe('short')
+  await pass(100)
+  expect(upload.state).toBe('stored')
+  expect([daemon.files.get(upload.id)!.alt, daemon.puts]).toEqual(['short', 1])
+})
+
+test('a file is not uploaded in the name of the next person', async () => {
+  const page = open()
+  const { chat, daemon } = page
+  await pass(100)
+  daemon.storage = 'fails'
+  chat.upload(photo())
+  await pass(100)
+  daemon.storage = 'works'
+  const before = attachmentCalls(daemon).length
+  page.token = BINA
+  daemon.socket.end(1006)
+  await pass(60_000)
+  expect(chat.status().me?.playerId).toBe(30)
+  expect([attachmentCalls(daemon).length, daemon.puts]).toEqual([before, 1])
 })
 
 test('an upload that does not succeed fails, and is tried again when the person wants it', async () => {

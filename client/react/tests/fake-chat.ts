@@ -39,6 +39,10 @@ export class FakeUpload implements Upload {
     this.set('uploading', 0)
   }
 
+  describe(): void {
+    this.set('uploading', 1)
+  }
+
   cancel(): void {
     this.cancelled = true
   }

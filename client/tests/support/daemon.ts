@@ -198,6 +198,9 @@ export class Daemon {
     return note
   }
 
+  /** Uploads that have reached the storage. */
+  puts = 0
+
   private async put(id: string, signal: AbortSignal): Promise<Response> {
     await new Promise((resolve) => setTimeout(resolve, 10))
     signal.throwIfAborted()
@@ -210,6 +213,7 @@ export class Daemon {
 
   private async fetch(address: string, init: RequestInit): Promise<Response> {
     const url = new URL(address)
+    if (url.host === 'storage.test') this.puts += 1
     if (url.host === 'storage.test') return this.put(url.pathname.slice(1), init.signal!)
     const token = ((init.headers as Record<string, string>).Authorization ?? '').slice(7)
     const body = init.body ? (JSON.parse(String(init.body)) as Record<string, unknown>) : undefined
@@ -261,9 +265,10 @@ export class Daemon {
       if (this.refusal) return answer(this.refusal.status, { code: this.refusal.code, error: 'refused' })
       const { id, name, type, bytes, alt = null } = body as unknown as Attachment
       const known = this.files.get(id)
+      if (known && 'alt' in body!) known.alt = alt
       const file: Attachment = known ?? { id, kind: 'image', type, name, alt, bytes, width: null, height: null, preview: null, place: null, state: 'awaited' }
       this.files.set(id, file)
-      const upload = file.state === 'awaited' ? { url: `http://storage.test/${id}`, method: 'PUT', headers: {}, expiresAt: null } : null
+      const upload = file.state === 'awaited' ? { url: `http://storage.test/${id}`, method: 'PUT', headers: {}, expiresAt: new Date(Date.now() + 7_200_000).toISOString() } : null
       return answer(201, { attachment: { ...file }, upload })
     }
     if (url.pathname.endsWith('/attachments/urls')) {
@@ -271,6 +276,10 @@ export class Daemon {
       const link = (id: string): object =>
         id === 'gone' ? { code: 'attachment_gone' } : { url: `http://storage.test/${id}/${body!.variant}/${this.linkCount}`, expiresAt: new Date(Date.now() + 300_000).toISOString() }
       return answer(200, { urls: Object.fromEntries((body!.ids as string[]).map((id) => [id, link(id)])) })
+    }
+    if (url.pathname.startsWith('/api/gre-chat/attachments/') && init.method === 'GET') {
+      const file = this.files.get(url.pathname.split('/').at(-1)!)
+      return file ? answer(200, { attachment: { ...file } }) : answer(404, { code: 'attachment_not_found', error: 'there is no such file' })
     }
     if (url.pathname.startsWith('/api/gre-chat/attachments/')) return answer(200, { success: true })
     if (url.pathname.startsWith('/api/gre-chat/close-session/')) {

@@ -163,9 +163,12 @@ export interface Upload {
     readonly state: 'uploading' | 'stored' | 'failed';
     /** The share that was sent, from 0 to 1. */
     readonly progress: number;
+    /** Why it has failed; while `uploading`, why it waits for another try. */
     readonly error?: ChatError | undefined;
-    /** Try again after a failure. */
+    /** Try again after a failure, or at once. */
     retry(): void;
+    /** Say in words what it shows, also after the upload: until the server has it, it is `uploading`. Texts with the file wait. */
+    describe(alt: string): void;
     /** Stop, and delete what the server has of it. */
     cancel(): void;
     /** The file, once its bytes are stored; rejected with a ChatError if it fails finally or is cancelled. */

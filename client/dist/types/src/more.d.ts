@@ -4,11 +4,12 @@
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
  */
-import type { Upload, UploadOptions } from './api.js';
-import type { Attachment, ServerFrame, Session, StaffStatus } from './protocol.js';
+import type { UploadOptions } from './api.js';
 import type { Core } from './core.js';
+import type { ServerFrame, Session, StaffStatus } from './protocol.js';
 import type { Sessions } from './sessions.js';
 import type { Timeline } from './timeline.js';
+import { type Ending, type RunningUpload, type UploadState } from './upload.js';
 export type More = ReturnType<typeof createMore>;
 /** Promises are rejected with a ChatError. */
 export declare function createMore(core: Core, sessions: Sessions, timelines: Map<string, Timeline>, apply: (row: Session) => void): {
@@ -31,16 +32,14 @@ export declare function createMore(core: Core, sessions: Sessions, timelines: Ma
     frame(frame: ServerFrame): void;
     desk: () => import("./api.js").Desk | undefined;
     present: () => StaffStatus[];
+    /** What is of one person is not given to another, and not uploaded in another's name. */
     clear(): void;
-    upload: (id: string, file: Blob & {
+    /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. */
+    upload(id: string, file: Blob & {
         name?: string;
-    }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => {
-        done: Promise<Attachment>;
-        retry: () => Promise<void>;
-        cancel: () => void;
-    };
-    /** An address of a file; those of one person are not given to another. */
-    url(id: string, variant?: string): Promise<string>;
+    }, { name, ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending): RunningUpload;
+    /** An address of a file. */
+    url: (id: string, variant?: string) => Promise<string>;
     /** Read the row of a player's latest session. */
     readRow(): Promise<void>;
     rate: (sessionId: string, score: number, comment?: string) => Promise<Session>;

@@ -6,6 +6,8 @@
  */
 import { ChatError } from './errors.js';
 import type { Attachment, Message } from './protocol.js';
+/** True if a state of a file or of a message comes after another one. */
+export declare const isLater: (state: string, other: string) => boolean;
 export interface PageQuery {
     limit: number;
     before?: string | null | undefined;
@@ -39,7 +41,7 @@ export declare function createTimeline(sessionId: string | undefined, owner: Tim
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void;
     attachment(id: string, file: Attachment): void;
-    loadOlder(): Promise<void>;
+    loadOlder(limit?: number): Promise<void>;
     /** The snapshot's fields. */
     view(): {
         messages: readonly Message[];
