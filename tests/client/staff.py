@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.client.world import WITHIN, Page, Scene, World
 from tests.support.canary import note
+from tests.support.loopback import HTTP
 
 COLLEAGUES = ("s1", "s2", "s3")
 """The pages are of the first two; the third acts in the database."""
@@ -59,6 +60,18 @@ def _call(world: World, function: str, **arguments: Any) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def _send_file(scene: Scene) -> None:
+    """The player sends a file, over REST."""
+    token = scene.world.stack.keys.user_token("player", player_id=scene.player)
+    url, headers = scene.world.worker.url, {"Authorization": f"Bearer {token}"}
+    given = {"name": "plan.txt", "type": "text/plain", "bytes": 5}
+    begun = HTTP.post(f"{url}/api/gre-chat/attachments", json=given, headers=headers).json()
+    address = begun["upload"]
+    assert HTTP.put(address["url"], content=b"Hello", headers=address["headers"]).status_code == 200
+    body = {"attachmentIds": [begun["attachment"]["id"]], "message": "The plan."}
+    assert HTTP.post(f"{url}/api/gre-chat/send", json=body, headers=headers).status_code == 201
+
+
 def desk(world: World, within: float = WITHIN) -> None:
     """What one member of staff does, and what players write, is on a colleague's page at once, also after a lost event."""
     with desk_scene(world, within) as (scene, first, second):
@@ -85,8 +98,13 @@ def desk(world: World, within: float = WITHIN) -> None:
         scene.settle()
         world.stack.fault("pusher", None)
         _wait_for_rows(scene, ["s1", True, 2, text])
+        _send_file(scene)
+        scene.settle()
+        scene.wait(
+            lambda: all(page.call("files") == ["ready"] for page in scene.pages), "the file is not shown"
+        )
         assert first.call("transfer", to="s2") == "done"
-        _wait_for_rows(scene, ["s2", True, 2])
+        _wait_for_rows(scene, ["s2", True, 3])
         assert second.call("close") == "done"
         _wait_for_rows(scene, None)
         (text,) = scene.write("player")

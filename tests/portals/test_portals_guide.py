@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 import uuid
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
-from tests.portals.test_samples import SAMPLES
+from tests.portals.test_samples import SAMPLES, AuthProxy
 from tests.support.loopback import HTTP, NO_TLS
 
 # The code around a snippet: its constants, the functions that it calls, and the end.
@@ -222,7 +223,13 @@ def test_staff_receive_the_actions_of_colleagues(
     world: World, start: Start, send: Any, program: Program
 ) -> None:
     id_ = world.new_player()
-    portal = start(program, role="staff")
+    with contextlib.closing(
+        AuthProxy(world.env["PUSHER_AUTH_URL"].removesuffix("/api/pusher/auth"))
+    ) as proxy:
+        proxy.refusals = [503]
+        portal = start(program, role="staff", PUSHER_AUTH_URL=proxy.url)
+        assert proxy.requests == 2, "the refused subscription was not repeated"
+    portal.line("read")
     send(id_, "Welcome", sender="staff")
     (session,), (event,) = shown(portal, 2)
     assert (session["player_id"], event["message"], event["player_id"]) == (id_, "Welcome", id_)

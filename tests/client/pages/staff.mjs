@@ -32,6 +32,7 @@ await serve({
   transfer: ({ to }) => code(chat.staff.transfer(open, to)),
   close: () => code(chat.closeSession(open)),
   markRead: () => chat.markRead(open),
+  files: () => chat.messages(open).messages.flatMap(({ attachments = [] }) => attachments.map(({ state }) => state)),
   viewing: () => chat.staff.viewing(open, true),
   viewers: () => chat.staff.viewers(open),
   templates: () => chat.staff.templates(),
