@@ -1,6 +1,7 @@
-/** The message that is being written: its text and its files. Kept while the panel is closed. */
+/** The message that is being written: its text and its files. It is the person's, and survives a reload. */
 
-import type { Chat, ChatError, Upload } from '../src/index'
+import type { Chat, ChatError, Person, Upload } from '../src/index'
+import { loadDraft, storeDraft } from './kept'
 
 /** Files of a message, and bytes of a file: what the server takes. */
 export const MAX_FILES = 5
@@ -27,21 +28,56 @@ export interface DraftFile {
 export type Rejection = { kind: 'many' } | { kind: 'large'; name: string }
 
 export class Draft {
+  /** The field changes it with `write`. */
   text = ''
   files: readonly DraftFile[] = []
   /** True while a message waits for its files. */
   waiting = false
   private wake: (() => void) | undefined
+  /** The name under which it is kept; undefined while nobody knows who writes. */
+  private name: string | undefined
 
-  /** `onChange` is called after every change but those of `text` by the page. */
+  /** `onChange` is called after every change but those of `write`. `url` is the daemon's address, as far as the page gives it. */
   constructor(
     private readonly chat: Chat,
     private readonly onChange: () => void,
+    private readonly url = '',
   ) {}
 
+  private store(): void {
+    if (this.name !== undefined) storeDraft(this.name, this)
+  }
+
   private changed(): void {
+    this.store()
     this.onChange()
     this.wake?.()
+  }
+
+  /** The person has changed the text. */
+  write(text: string): void {
+    this.text = text
+    this.store()
+  }
+
+  /**
+   * Show the draft of this person. What was written for another one is kept for that one and gone from here; what was written
+   * while nobody knew by whom belongs to whom the server then names.
+   */
+  belongTo(person: Person | undefined): void {
+    const name = person && `gre-chat-draft:${this.url}|${person.staffId == null ? `player:${person.playerId}` : `staff:${person.staffId}`}`
+    if (name === this.name) return
+    if (this.name !== undefined) {
+      this.text = ''
+      this.files = []
+      this.wake?.()
+    }
+    this.name = name
+    const kept = name !== undefined && loadDraft(name)
+    if (!kept) return this.store()
+    this.text = [kept.text, this.text].filter(Boolean).join('\n')
+    this.files = [...kept.files.map(restored), ...this.files].slice(0, MAX_FILES)
+    this.store()
   }
 
   get isEmpty(): boolean {
@@ -102,12 +138,14 @@ export class Draft {
   async send(): Promise<boolean> {
     if (this.waiting) return false
     this.waiting = true
+    const { name } = this
     this.changed()
     // Files may be added, retried and removed meanwhile.
     while (this.files.some(({ state }) => state === 'uploading')) await new Promise<void>((resolve) => (this.wake = resolve))
     this.wake = undefined
     this.waiting = false
-    const sendable = !this.isEmpty && this.files.every(({ state }) => state === 'stored')
+    // Nothing is sent for a person who has not asked for it.
+    const sendable = name === this.name && !this.isEmpty && this.files.every(({ state }) => state === 'stored')
     if (sendable) {
       this.chat.send(this.text.trim(), { files: this.files.map(({ id }) => id) })
       this.chat.setTyping(false)
@@ -124,8 +162,13 @@ export class Draft {
     if (!unsent) return
     this.text = [unsent.text, this.text].filter(Boolean).join('\n')
     const known = new Set(this.files.map((file) => file.id))
-    const files = unsent.files.filter((file) => !known.has(file)).map((file): DraftFile => ({ key: file, id: file, alt: '', name: '', bytes: 0, picture: false, state: 'stored', progress: 1 }))
+    const files = unsent.files.filter((file) => !known.has(file)).map((id) => restored({ id, name: '', bytes: 0 }))
     this.files = [...files, ...this.files]
     this.changed()
   }
 }
+
+/** A file that was uploaded earlier. Its bytes are not here, so its description cannot be changed. */
+const restored = ({ id, name, bytes }: Pick<DraftFile, 'id' | 'name' | 'bytes'>): DraftFile => ({
+  key: id, id, alt: '', name, bytes, picture: false, state: 'stored', progress: 1,
+})

@@ -1,4 +1,4 @@
-/** Times and sizes in the element's language and the browser's time zone. */
+/** Times and sizes in the element's language; times are in the browser's time zone, those of opening in the house's. */
 
 import type { Words } from './words'
 
@@ -43,4 +43,43 @@ export function size(bytes: number, language: string): string {
   const value = large ? bytes / 1e6 : Math.max(1, bytes / 1000)
   const options = { style: 'unit', unit: large ? 'megabyte' : 'kilobyte', maximumFractionDigits: large ? 1 : 0 } as const
   return new Intl.NumberFormat(known(language), options).format(value)
+}
+
+const DAY_MS = 86_400_000
+
+/** A time zone that the browser knows; undefined, which is the browser's own, for another one. */
+function zone(name: string | null): string | undefined {
+  try {
+    return name ? new Intl.DateTimeFormat('en', { timeZone: name }).resolvedOptions().timeZone : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The local day of a time in a zone, in days since 1970. */
+function dayIn(at: number, timeZone: string | undefined): number {
+  const parts = new Intl.DateTimeFormat('en-US-u-ca-gregory-nu-latn', { timeZone, year: 'numeric', month: 'numeric', day: 'numeric' }).formatToParts(at)
+  const part = (name: string): number => Number(parts.find(({ type }) => type === name)!.value)
+  return Date.UTC(part('year'), part('month') - 1, part('day')) / DAY_MS
+}
+
+/**
+ * The day and the time of day of an ISO time in the house's time zone: "tomorrow", "09:00". The time names its zone where the
+ * person's clock shows another one. `now` is in milliseconds.
+ */
+export function appointment(at: string, now: number, timezone: string | null, language: string): { day: string; time: string } {
+  const timeZone = zone(timezone)
+  const own = known(language)
+  const when = new Date(at)
+  const clockIn = (timeZone: string | undefined, timeZoneName?: 'short'): string =>
+    new Intl.DateTimeFormat(own, { timeZone, hour: '2-digit', minute: '2-digit', timeZoneName }).format(when)
+  const daysIn = (timeZone: string | undefined): number => dayIn(when.getTime(), timeZone) - dayIn(now, timeZone)
+  const days = daysIn(timeZone)
+  const isElsewhere = clockIn(timeZone) !== clockIn(undefined) || dayIn(when.getTime(), timeZone) !== dayIn(when.getTime(), undefined)
+  // "Today" there can be tomorrow here.
+  const day =
+    days < 2 && days === daysIn(undefined)
+      ? new Intl.RelativeTimeFormat(own, { numeric: 'auto' }).format(days, 'day')
+      : new Intl.DateTimeFormat(own, { timeZone, weekday: 'long', ...(days > 6 && { day: 'numeric', month: 'long' }) }).format(when)
+  return { day, time: clockIn(timeZone, isElsewhere ? 'short' : undefined) }
 }

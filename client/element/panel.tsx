@@ -29,9 +29,10 @@ export function mount(host: Host): Panel {
     element.dispatchEvent(new CustomEvent('gre-sign-in', { bubbles: true, composed: true }))
     chat.connect()
   }
-  const draft = new Draft(chat, () => update())
+  const draft = new Draft(chat, () => update(), element.getAttribute('url') ?? '')
 
   function update(): void {
+    draft.belongTo(chat.status().me)
     const language = element.closest<HTMLElement>('[lang]')?.lang || 'en'
     const words = wordsOf(language, element.words)
     render(<Context.Provider value={{ chat, draft, words, language, close, signIn }}><App open={dialog.open} /></Context.Provider>, dialog)

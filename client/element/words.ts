@@ -18,7 +18,11 @@ const ENGLISH = {
   again: 'Try again',
   online: '{name} is here.',
   onlineMore: '{name} and {n} more are here.',
-  /** The opening hours, as the house wants to say them; nothing is shown without. */
+  openNow: 'Open now.',
+  openUntil: 'Open until {time}.',
+  opensAt: 'Closed. We open {day} at {time}.',
+  closedNow: 'Closed at the moment.',
+  /** More about the opening hours, as the house wants to say it; nothing is shown without. */
   hours: '',
   typing: 'Somebody is typing …',
   connecting: 'Connecting …',
@@ -89,6 +93,10 @@ const GERMAN: Words = {
   again: 'Noch einmal versuchen',
   online: '{name} ist da.',
   onlineMore: '{name} und {n} weitere sind da.',
+  openNow: 'Jetzt geöffnet.',
+  openUntil: 'Geöffnet bis {time}.',
+  opensAt: 'Geschlossen. Wir öffnen {day} um {time}.',
+  closedNow: 'Zurzeit geschlossen.',
   hours: '',
   typing: 'Jemand schreibt …',
   connecting: 'Verbindung wird aufgebaut …',

@@ -1,8 +1,9 @@
 /** The message that is being written: it is sent when its files are stored, and comes back when it was refused. */
 
-import { beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Draft, MAX_BYTES, MAX_FILES } from '../element/draft'
-import type { Attachment, Chat, SendOptions, Unsent, Upload, UploadOptions } from '../src/index'
+import type { Attachment, Chat, Person, SendOptions, Unsent, Upload, UploadOptions } from '../src/index'
+import { memoryStorage } from './support/page'
 
 /** An upload that the test ends. */
 class FakeUpload implements Upload {
@@ -54,6 +55,7 @@ let refused: Unsent[]
 let typing: boolean[]
 let changes: number
 let draft: Draft
+let chat: Chat
 
 beforeEach(() => {
   sent = []
@@ -61,7 +63,7 @@ beforeEach(() => {
   refused = []
   typing = []
   changes = 0
-  const chat = {
+  const fake = {
     send: (text: string, options: SendOptions) => void sent.push([text, options]),
     upload: (_: Blob, options: UploadOptions) => {
       uploads.push(new FakeUpload(`f${uploads.length}`, options))
@@ -70,7 +72,8 @@ beforeEach(() => {
     discard: (id: string) => refused.find((item) => item.id === id),
     setTyping: (on: boolean) => void typing.push(on),
   }
-  draft = new Draft(chat as unknown as Chat, () => (changes += 1))
+  chat = fake as unknown as Chat
+  draft = new Draft(chat, () => (changes += 1))
 })
 
 const file = (name: string, bytes = 3, type = 'text/plain') => new File([new Uint8Array(bytes)], name, { type })
@@ -188,4 +191,109 @@ test('a refused text comes back with its files, before what is written', () => {
   expect(draft.files).toMatchObject([{ id: 'f9', state: 'stored' }])
   draft.restore('gone')
   expect(draft.text).toBe('Old\nNew')
+})
+
+describe('after a reload', () => {
+  const ASHA: Person = { role: 'player', playerId: 29 }
+  const BINA: Person = { role: 'player', playerId: 30 }
+  let storage: ReturnType<typeof memoryStorage>
+
+  /** The same tab, loaded again. */
+  const reload = (person?: Person, url?: string): Draft => {
+    draft = new Draft(chat, () => (changes += 1), url)
+    draft.belongTo(person)
+    return draft
+  }
+
+  beforeEach(() => {
+    storage = memoryStorage()
+    vi.stubGlobal('sessionStorage', storage)
+  })
+  afterEach(() => {
+    vi.unstubAllGlobals()
+    vi.useRealTimers()
+  })
+
+  test('the text and what was uploaded are there again, and sent with each other', async () => {
+    draft.belongTo(ASHA)
+    draft.write('Look at')
+    draft.add([file('a.png', 3, 'image/png'), file('b.txt')])
+    uploads[0]!.end('stored')
+    reload(ASHA)
+    expect(draft.text).toBe('Look at')
+    expect(draft.files).toMatchObject([{ id: 'f0', name: 'a.png', bytes: 3, state: 'stored' }])
+    expect(await draft.send()).toBe(true)
+    expect(sent).toEqual([['Look at', { files: ['f0'] }]])
+    expect(reload(ASHA).isEmpty).toBe(true)
+    expect(storage.length).toBe(0)
+  })
+
+  test('it is the same person of the same daemon who sees it', () => {
+    draft.belongTo(ASHA)
+    draft.write('A secret')
+    expect(reload(BINA).text).toBe('')
+    draft.write("Bina's")
+    expect(reload({ role: 'staff', staffId: '29' }).text).toBe('')
+    expect(reload(ASHA, 'https://other.example').text).toBe('')
+    expect(reload(undefined).text).toBe('')
+    expect(reload(ASHA).text).toBe('A secret')
+    expect(reload(BINA).text).toBe("Bina's")
+  })
+
+  test('another person on the same page finds an empty field, also before it is known who that is', () => {
+    draft.belongTo(ASHA)
+    draft.write('A secret')
+    draft.add([file('a.txt')])
+    uploads[0]!.end('stored')
+    draft.belongTo(undefined)
+    expect([draft.text, draft.files]).toEqual(['', []])
+    draft.write('Hello')
+    draft.belongTo(BINA)
+    expect(draft.text).toBe('Hello')
+    draft.belongTo(ASHA)
+    expect(draft.text).toBe('A secret')
+    expect(draft.files).toHaveLength(1)
+    expect(reload(BINA).text).toBe('Hello')
+  })
+
+  test('what is written before the server has said by whom follows what was kept', () => {
+    draft.belongTo(ASHA)
+    draft.write('Is table 4')
+    reload(undefined).write('open?')
+    draft.belongTo(ASHA)
+    expect(draft.text).toBe('Is table 4\nopen?')
+    expect(reload(ASHA).text).toBe('Is table 4\nopen?')
+  })
+
+  test('a message that waits for its files is not sent for the next person', async () => {
+    draft.belongTo(BINA)
+    draft.write("Bina's")
+    draft.belongTo(ASHA)
+    draft.write("Asha's")
+    draft.add([file('a.txt')])
+    const sending = draft.send()
+    draft.belongTo(BINA)
+    expect(await sending).toBe(false)
+    expect(sent).toEqual([])
+    expect(draft.text).toBe("Bina's")
+  })
+
+  test('files that the server has deleted by then are left out', () => {
+    vi.useFakeTimers({ now: Date.parse('2026-11-29T13:00:00Z') })
+    draft.belongTo(ASHA)
+    draft.write('Look')
+    draft.add([file('a.txt')])
+    uploads[0]!.end('stored')
+    vi.setSystemTime(Date.parse('2026-11-30T12:00:00Z'))
+    expect(reload(ASHA).files).toEqual([])
+    expect(draft.text).toBe('Look')
+  })
+
+  test('a browser that keeps nothing, or something else, breaks nothing', () => {
+    for (const broken of [undefined, { getItem: () => '{"text":1}', setItem: () => { throw new Error('full') }, removeItem: () => {} }, { ...storage, getItem: () => 'nonsense' }]) {
+      vi.stubGlobal('sessionStorage', broken)
+      reload(ASHA).write('Hello')
+      expect(draft.text).toContain('Hello')
+    }
+  })
 })

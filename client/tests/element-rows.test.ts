@@ -1,7 +1,7 @@
 /** The rows of the element's log, and the texts in them. */
 
-import { describe, expect, test } from 'vitest'
-import { clock, dayName, size } from '../element/format'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { appointment, clock, dayName, size } from '../element/format'
 import { parts } from '../element/links'
 import { isFilesText, rowsOf, sessionToRate } from '../element/rows'
 import { fill, wordsOf } from '../element/words'
@@ -158,5 +158,42 @@ describe('times and sizes', () => {
     expect(size(1, 'en')).toBe('1 kB')
     expect(size(1_500_000, 'en')).toBe('1.5 MB')
     expect(size(1_500_000, 'de')).toBe('1,5 MB')
+  })
+})
+
+describe('opening times', () => {
+  const MALTA = 'Europe/Malta'
+  /** The browser's time zone. */
+  const live = (zone: string): void => void vi.stubEnv('TZ', zone)
+  afterEach(() => vi.unstubAllEnvs())
+  const now = Date.parse('2026-10-24T10:00:00Z') // noon in Malta; its clocks go back on the next day
+
+  test.each([
+    ['2026-10-24T15:00:00Z', 'today', /^05:00 PM/],
+    ['2026-10-24T22:30:00Z', 'tomorrow', /^12:30 AM/], // still today in UTC
+    ['2026-10-25T08:00:00Z', 'tomorrow', /^09:00 AM/], // after the change of clocks
+    ['2026-10-26T08:00:00Z', 'Monday', /^09:00 AM/],
+    ['2026-11-02T08:00:00Z', 'Monday, November 2', /^09:00 AM/],
+  ])("%s is %s in the house's time zone", (at, day, time) => {
+    live(MALTA)
+    const found = appointment(at, now, MALTA, 'en-US')
+    expect(found.day).toBe(day)
+    expect(found.time).toMatch(time)
+  })
+
+  test("it names its zone where the person's clock shows another time, and the weekday where the day is another one", () => {
+    const at = '2026-10-24T22:30:00Z'
+    live(MALTA)
+    expect(appointment(at, now, MALTA, 'en-US')).toEqual({ day: 'tomorrow', time: '12:30 AM' })
+    live('America/New_York')
+    expect(appointment(at, now, MALTA, 'en-US')).toEqual({ day: 'Sunday', time: '12:30 AM GMT+2' })
+    live('Europe/Athens')
+    expect(appointment(at, now, MALTA, 'en-US')).toEqual({ day: 'tomorrow', time: '12:30 AM GMT+2' })
+  })
+
+  test('in the language of the page; a zone that the browser does not know is its own', () => {
+    expect(appointment('2026-10-25T08:00:00Z', now, MALTA, 'de')).toMatchObject({ day: 'morgen', time: expect.stringMatching(/^09:00/) })
+    expect(appointment('2026-10-25T08:00:00Z', now, 'Mars/Base', 'en')).toEqual(appointment('2026-10-25T08:00:00Z', now, null, 'en'))
+    expect(appointment('2026-10-25T08:00:00Z', now, MALTA, 'not a language').day).toBeTruthy()
   })
 })

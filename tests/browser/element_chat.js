@@ -35,6 +35,7 @@ globalThis.fake = (() => {
     unread: () => state.unread,
     typing: () => state.typing,
     staffOnline: () => state.staffOnline,
+    desk: () => state.desk,
     connect: act('connect'),
     close: act('close'),
     send: act('send', (text, { files }) => {

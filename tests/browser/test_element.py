@@ -64,6 +64,36 @@ def test_every_state_is_accessible(join: Join, colours: str, width: str, directi
     )
     expect(asha.panel.locator("[part~=message-unsent]")).to_have_count(2)
     assert_accessible(asha.page, "messages")
+    opens = "2026-11-30T08:00:00.000Z"
+    for name, desk in (
+        ("desk open", {"open": True, "opensAt": None, "closesAt": opens}),
+        ("desk closed", {"open": False, "opensAt": opens, "closesAt": None}),
+    ):
+        asha.set(desk={**desk, "timezone": "Europe/Malta"})
+        expect(asha.panel.locator("[part=hours]")).to_have_attribute("data-open", str(desk["open"]).lower())
+        assert_accessible(asha.page, name)
+    asha.set(
+        staffOnline=[
+            {"staffId": f"s{n}", "displayName": "A long name " * 6, "status": "online"} for n in range(9)
+        ]
+    )
+    asha.converse(
+        messages=[
+            message(n, f"Line {n} " + "and more " * 40, "staff" if n % 2 else "player") for n in range(1, 60)
+        ],
+        unsent=[],
+    )
+    expect(asha.panel.get_by_text("Line 59 ")).to_be_in_viewport()
+    asha.field.fill("A long draft\n" * 40)
+    asha.panel.locator("input[type=file]").set_input_files(
+        [{"name": f"{n} {'long ' * 20}.png", "mimeType": "image/png", "buffer": b"x"} for n in range(5)]
+    )
+    expect(asha.panel.locator("[part=tray] li")).to_have_count(5)
+    expect(asha.panel.get_by_role("button", name="Close chat")).to_be_in_viewport(ratio=1)
+    assert_accessible(asha.page, "full")
+    for _ in range(5):
+        asha.panel.locator("[part=tray] button[aria-label^=Remove]").first.click()
+    asha.field.fill("")
     asha.panel.locator("input[type=file]").set_input_files(
         [
             {"name": "a.png", "mimeType": "image/png", "buffer": b"x"},
@@ -431,6 +461,37 @@ def test_who_is_there(asha: Visitor) -> None:
         ]
     )
     expect(presence).to_have_text("Sam and 2 more are here.")
+
+
+@pytest.mark.parametrize("lang", ["en-GB", "de"])
+def test_whether_the_desk_is_open_in_words(join: Join, lang: str) -> None:
+    asha: Visitor = join(Visitor, timezone_id="Europe/Athens", locale="en-GB")
+    asha.page.clock.set_fixed_time("2026-11-29T21:00:00Z")  # still Sunday in Malta; in Athens, too
+    asha.visit(WITH_FAKE, lang=lang)
+    asha.launcher.click()
+    hours = asha.panel.locator("[part=hours]")
+    expect(hours).to_be_empty()
+    closed = {"open": False, "opensAt": None, "closesAt": None, "timezone": "Europe/Malta"}
+    opened = {**closed, "open": True}
+    for desk, english, german in (
+        ({**closed, "opensAt": "2026-11-30T08:00:00.000Z"}, "Closed. We open tomorrow at 09:00 CET.", "Geschlossen. Wir öffnen morgen um 09:00 MEZ."),
+        ({**closed, "opensAt": "2026-12-02T08:00:00.000Z"}, "Closed. We open Wednesday at 09:00 CET.", "Geschlossen. Wir öffnen Mittwoch um 09:00 MEZ."),
+        (closed, "Closed at the moment.", "Zurzeit geschlossen."),
+        ({**opened, "closesAt": "2026-11-30T01:00:00.000Z"}, "Open until 02:00 CET.", "Geöffnet bis 02:00 MEZ."),
+        ({**opened, "closesAt": "2026-12-05T01:00:00.000Z"}, "Open now.", "Jetzt geöffnet."),
+    ):  # fmt: skip
+        asha.set(desk=desk)
+        # Browsers name the zone by its letters or by its difference.
+        expect(hours).to_have_text(
+            re.compile(re.sub("CET|MEZ", r"(CET|MEZ|GMT.1)", german if lang == "de" else english))
+        )
+    asha.set(desk={**opened, "timezone": None})
+    expect(hours).to_be_empty()
+    asha.set(desk=closed, staffOnline=[{"staffId": "s1", "displayName": "Sam", "status": "online"}])
+    asha.element.evaluate(
+        "chat => { chat.words = { closedNow: 'Back soon.', online: '', hours: 'Call us.' } }"
+    )
+    expect(asha.panel.locator("[part=presence]")).to_have_text("Back soon. Call us.")
 
 
 def test_a_page_styles_it_with_properties_and_parts(join: Join) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from playwright.sync_api import Route, expect
 
@@ -141,6 +144,45 @@ def test_a_text_that_is_not_stored_survives_a_reload(world: World, join: Join) -
     asha.wait_until(lambda: _stored(world) == ["Is anybody there?"])
     expect(asha.panel.locator("[part~=message-mine]")).to_have_count(1)
     assert asha.texts() == ["Is anybody there?"]
+
+
+def test_a_closed_desk_says_when_it_opens_and_who_is_there_all_the_same(world: World, join: Join) -> None:
+    later = (datetime.now(UTC) + timedelta(days=2)).date()
+    hours = {
+        "name": "desk", "timezone": "UTC", "week": [{"weekday": n} for n in range(1, 8)],
+        "dates": [{"day": later.isoformat(), "opens": "09:30", "closes": "18:00"}],
+    }  # fmt: skip
+    world.call("POST", "/api/gre-admin/hours", "admin:a1", **hours)
+    world.call("PUT", "/api/gre-admin/settings", "admin:a1", hours="desk")
+    world.sql("insert into gre_online_status (staff_id, display_name, status, last_seen_at) values ('s2', 'Sue', 'online', now())"
+              " on conflict (staff_id) do update set status = 'online', last_seen_at = now(), expires_at = null")  # fmt: skip
+    asha: Visitor = join(Visitor, timezone_id="UTC").visit().open()
+    expect(asha.panel.locator("[part=hours]")).to_have_text(
+        re.compile(rf"Closed\. We open {later:%A} at 09:30( AM)?\.")
+    )
+    expect(asha.panel.locator("[part=presence]")).to_contain_text("Sue is here.")
+    assert_accessible(asha.page, "a closed desk")
+    world.call("PUT", "/api/gre-admin/settings", "admin:a1", hours=None)
+
+
+def test_a_draft_survives_a_reload_and_is_shown_to_nobody_else(world: World, join: Join) -> None:
+    asha: Visitor = join(Visitor).visit().open()
+    expect(asha.panel.locator("[part=empty]")).to_be_visible()
+    asha.field.press_sequentially("A secret draft")
+    asha.page.reload()
+    asha.open()
+    expect(asha.field).to_have_value("A secret draft")
+    asha.element.evaluate("(chat, token) => { chat.getToken = () => token }", world.token("player:31"))
+    expect(asha.panel.locator("[part=empty]")).to_be_visible()
+    expect(asha.field).to_have_value("")
+    asha.element.evaluate("(chat, token) => { chat.getToken = () => token }", world.token("player:29"))
+    expect(asha.field).to_have_value("A secret draft")
+    asha.field.press("Enter")
+    asha.wait_until(lambda: _stored(world) == ["A secret draft"])
+    asha.page.reload()
+    asha.open()
+    expect(asha.panel.get_by_text("A secret draft", exact=True)).to_be_visible()
+    expect(asha.field).to_have_value("")
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { usePanel } from '../context'
+import type { Desk } from '../../src/index'
+import { appointment } from '../format'
 import { rowsOf, sessionToRate } from '../rows'
-import { fill } from '../words'
+import { fill, type Words } from '../words'
 import { Composer } from './Composer'
 import { Icon } from './Icon'
 import { Log } from './Log'
@@ -30,7 +32,7 @@ export function App({ open }: { open: boolean }) {
     <>
       <header part="header">
         <h2 id="title" part="title" tabIndex={-1}>{words.title}</h2>
-        <Presence />
+        <Presence open={open} />
         <button type="button" class="tool" part="close" aria-label={words.close} title={words.close} onClick={close}><Icon name="close" /></button>
       </header>
       <Notice />
@@ -42,14 +44,29 @@ export function App({ open }: { open: boolean }) {
   )
 }
 
-/** Who is there, as far as this is known, and the opening hours, if the page gives them. */
-function Presence() {
-  const { chat, words } = usePanel()
+/** Milliseconds before closing from which on the time is shown without its day. */
+const SOON = 86_400_000
+
+/** Who is there, as far as this is known, and whether the desk is open. */
+function Presence({ open }: { open: boolean }) {
+  const { chat, words, language } = usePanel()
+  // A closed panel asks for nothing. A chat of the page's own may be an older one.
+  const desk = open ? chat.desk?.() : undefined
   const names = chat.staffOnline().filter(({ status }) => status === 'online').map(({ displayName }) => displayName ?? words.staff)
   const text = names.length > 1 ? words.onlineMore : names.length ? words.online : ''
   return (
     <p part="presence" dir="auto">
-      {fill(text, { name: names[0] ?? '', n: names.length - 1 })} {words.hours}
+      {fill(text, { name: names[0] ?? '', n: names.length - 1 })} <span part="hours" data-open={desk?.open}>{openingText(desk, words, language)} {words.hours}</span>
     </p>
   )
+}
+
+/** Whether the desk is open, and until or from when; nothing for a desk that is always open. */
+function openingText(desk: Desk | undefined, words: Words, language: string): string {
+  if (!desk?.timezone) return ''
+  const { open, opensAt, closesAt, timezone } = desk
+  const now = Date.now()
+  const at = open ? closesAt : opensAt
+  if (open && !(at && Date.parse(at) - now < SOON)) return words.openNow
+  return at ? fill(open ? words.openUntil : words.opensAt, appointment(at, now, timezone, language)) : words.closedNow
 }

@@ -62,7 +62,7 @@ export function Composer() {
         <textarea
           ref={field} part="input" rows={1} maxLength={MAX_TEXT} dir="auto" aria-label={words.message} placeholder={words.placeholder}
           onInput={(event) => {
-            draft.text = event.currentTarget.value
+            draft.write(event.currentTarget.value)
             grow(event.currentTarget)
             chat.setTyping(draft.text.trim() !== '')
           }}

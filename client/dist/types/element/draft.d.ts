@@ -1,5 +1,5 @@
-/** The message that is being written: its text and its files. Kept while the panel is closed. */
-import type { Chat, ChatError, Upload } from '../src/index';
+/** The message that is being written: its text and its files. It is the person's, and survives a reload. */
+import type { Chat, ChatError, Person, Upload } from '../src/index';
 /** Files of a message, and bytes of a file: what the server takes. */
 export declare const MAX_FILES = 5;
 export declare const MAX_BYTES: number;
@@ -29,14 +29,26 @@ export type Rejection = {
 export declare class Draft {
     private readonly chat;
     private readonly onChange;
+    private readonly url;
+    /** The field changes it with `write`. */
     text: string;
     files: readonly DraftFile[];
     /** True while a message waits for its files. */
     waiting: boolean;
     private wake;
-    /** `onChange` is called after every change but those of `text` by the page. */
-    constructor(chat: Chat, onChange: () => void);
+    /** The name under which it is kept; undefined while nobody knows who writes. */
+    private name;
+    /** `onChange` is called after every change but those of `write`. `url` is the daemon's address, as far as the page gives it. */
+    constructor(chat: Chat, onChange: () => void, url?: string);
+    private store;
     private changed;
+    /** The person has changed the text. */
+    write(text: string): void;
+    /**
+     * Show the draft of this person. What was written for another one is kept for that one and gone from here; what was written
+     * while nobody knew by whom belongs to whom the server then names.
+     */
+    belongTo(person: Person | undefined): void;
     get isEmpty(): boolean;
     /** Upload files; returns why some were not taken. */
     add(files: readonly File[]): Rejection | undefined;

@@ -17,7 +17,11 @@ declare const ENGLISH: {
     again: string;
     online: string;
     onlineMore: string;
-    /** The opening hours, as the house wants to say them; nothing is shown without. */
+    openNow: string;
+    openUntil: string;
+    opensAt: string;
+    closedNow: string;
+    /** More about the opening hours, as the house wants to say it; nothing is shown without. */
     hours: string;
     typing: string;
     connecting: string;
