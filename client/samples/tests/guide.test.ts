@@ -58,10 +58,10 @@ describe('a page of the guide', () => {
     await load('player', ASHA)
     await shown(() => expect(texts()).toEqual(['Sam: Welcome.']))
     expect(texts('#state')).toEqual(['live'])
+    await shown(() => expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }]))
     write('Is table 4 open?')
     await shown(() => expect(texts()).toEqual(['Sam: Welcome.', 'Asha: Is table 4 open?']))
     expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Welcome.', 'Is table 4 open?'])
-    await shown(() => expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }]))
   })
 
   it('shows staff the queue, and sends a reply into the session that was opened', async () => {
