@@ -24,6 +24,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.support.canary import check_tables
 from tests.support.memory import cluster_directory
 from tests.support.report_check import check_figures, has_figures
+from tests.support.scheduling import rank, scheduling
 from tests.support.stack import StackProcess
 from tests.support.template import Template
 from tests.support.turns import turn
@@ -68,29 +69,20 @@ class Database:
         return conn
 
 
-SLOW = (
-    "client/test_client_pages", "browser/test_client_samples", "portals/test_samples", "browser/test_element.py",
-    "chaos/", "browser/test_files.py", "integration/test_processes", "browser/test_desk_walk", "api/test_attacks",
-    "client/", "browser/", "integration/test_relay", "portals/", "console/", "api/test_socket", "integration/test_demo",
-    "api/", "integration/",
-)  # fmt: skip
-"""Files by their duration, longest first: a long file that starts last would prolong the run.
-
-Those that wait most of their time alternate with those that compute, since they run beside each other.
-"""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort long files first, and files with tests that run alone last; the order within a file stays."""
     alone = {item.path for item in items if item.get_closest_marker("quiet")}
 
-    def rank(item: pytest.Item) -> int:
-        if item.path in alone:
-            return len(SLOW) + 1
-        name = item.path.relative_to(ROOT / "tests").as_posix()
-        return next((n for n, prefix in enumerate(SLOW) if name.startswith(prefix)), len(SLOW))
+    def key(item: pytest.Item) -> tuple[bool, int]:
+        return item.path in alone, rank(item.path.relative_to(ROOT / "tests").as_posix())
 
-    items.sort(key=rank)
+    items.sort(key=key)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out long files in parts."""
+    return scheduling(config, log)
 
 
 def _turn(item: pytest.Item, *, quiet: bool) -> contextlib.AbstractContextManager[None]:
