@@ -8,11 +8,7 @@ export const MAX_FILES = 5
 export const MAX_BYTES = 25 * 1024 * 1024
 
 export interface DraftFile {
-  /** Names it while it is here; its `id` changes with its description. */
-  key: string
   id: string
-  /** Absent from files that came back with a refused text. */
-  file?: File
   alt: string
   name: string
   bytes: number
@@ -21,6 +17,7 @@ export interface DraftFile {
   /** From 0 to 1. */
   progress: number
   error?: ChatError | undefined
+  /** Absent from files that were uploaded earlier: after a reload, or with a refused text. */
   upload?: Upload
 }
 
@@ -95,43 +92,46 @@ export class Draft {
     return rejected
   }
 
-  /** `alt` says what a picture shows; `before` is the file that it takes the place of. */
-  private upload(file: File, alt = '', before?: string): void {
-    const upload = this.chat.upload(file, { name: file.name, alt })
+  private upload(file: File): void {
+    const upload = this.chat.upload(file, { name: file.name })
     const { id } = upload
     const picture = file.type.startsWith('image/')
-    const added: DraftFile = { key: before ?? id, id, file, alt, name: file.name, bytes: file.size, picture, state: upload.state, progress: upload.progress, upload }
-    this.files = before === undefined ? [...this.files, added] : this.files.map((item) => (item.key === before ? added : item))
+    this.files = [...this.files, { id, alt: '', name: file.name, bytes: file.size, picture, state: upload.state, progress: upload.progress, upload }]
     upload.subscribe(() => {
       const { state, progress, error } = upload
-      this.files = this.files.map((item) => (item.id === id ? { ...item, state, progress, error } : item))
-      this.changed()
+      this.set(id, { state, progress, error })
     })
     upload.done.catch(() => {}) // `state` says it
     this.changed()
   }
 
-  /** Say what a picture shows. A description is part of what is announced before the bytes, so the picture is uploaded anew. */
-  describe(key: string, alt: string): void {
-    const described = this.find(key)
-    if (!described?.file || described.alt === alt.trim()) return
-    described.upload?.cancel()
-    this.upload(described.file, alt.trim(), key)
+  private set(id: string, fields: Partial<DraftFile>): void {
+    this.files = this.files.map((item) => (item.id === id ? { ...item, ...fields } : item))
+    this.changed()
   }
 
-  retry(key: string): void {
-    this.find(key)?.upload?.retry()
+  /** Say what a picture shows, also after its upload. The message waits until the server has it. */
+  describe(id: string, text: string): void {
+    const described = this.find(id)
+    const alt = text.trim()
+    if (!described?.upload || described.alt === alt) return
+    this.set(id, { alt })
+    described.upload.describe(alt)
   }
 
-  remove(key: string): void {
-    const removed = this.find(key)
+  retry(id: string): void {
+    this.find(id)?.upload?.retry()
+  }
+
+  remove(id: string): void {
+    const removed = this.find(id)
     this.files = this.files.filter((file) => file !== removed)
     removed?.upload?.cancel()
     this.changed()
   }
 
-  private find(key: string): DraftFile | undefined {
-    return this.files.find((file) => file.key === key)
+  private find(id: string): DraftFile | undefined {
+    return this.files.find((file) => file.id === id)
   }
 
   /** Send once all files are stored. Returns false if it is empty or a file has failed; then everything stays. */
@@ -168,7 +168,7 @@ export class Draft {
   }
 }
 
-/** A file that was uploaded earlier. Its bytes are not here, so its description cannot be changed. */
+/** A file that was uploaded earlier. Its description cannot be changed any more. */
 const restored = ({ id, name, bytes }: Pick<DraftFile, 'id' | 'name' | 'bytes'>): DraftFile => ({
-  key: id, id, alt: '', name, bytes, picture: false, state: 'stored', progress: 1,
+  id, alt: '', name, bytes, picture: false, state: 'stored', progress: 1,
 })

@@ -26,8 +26,11 @@ class FakeUpload implements Upload {
     return () => this.listeners.delete(listener)
   }
 
-  describe(): void {
-    this.state = 'uploading'
+  readonly texts: string[] = []
+
+  describe(alt: string): void {
+    this.texts.push(alt)
+    this.retry()
   }
 
   end(state: 'stored' | 'failed'): void {
@@ -142,14 +145,14 @@ describe('sending', () => {
     uploads[0]!.end('stored')
     draft.describe('f0', ' My table ')
     draft.describe('f0', 'My table')
-    expect(uploads.map(({ options: { alt }, cancelled }) => [alt, cancelled])).toEqual([['', true], ['My table', false]])
-    expect(draft.files).toMatchObject([{ key: 'f0', id: 'f1', state: 'uploading' }])
+    expect(uploads.map(({ texts, cancelled }) => [texts, cancelled])).toEqual([[['My table'], false]])
+    expect(draft.files).toMatchObject([{ id: 'f0', alt: 'My table', state: 'uploading' }])
     const sending = draft.send()
     await Promise.resolve()
     expect(sent).toEqual([])
-    uploads[1]!.end('stored')
+    uploads[0]!.end('stored')
     expect(await sending).toBe(true)
-    expect(sent).toEqual([['', { files: ['f1'] }]])
+    expect(sent).toEqual([['', { files: ['f0'] }]])
   })
 
   test('a second press while it waits does not send it twice', async () => {

@@ -52,8 +52,7 @@ globalThis.fake = (() => {
     loadOlder: act('loadOlder', async () => {}),
     markRead: act('markRead', () => set({ unread: 0 })),
     setTyping: act('setTyping'),
-    upload: act('upload', (file, { alt }) => {
-      calls.push(['describe', alt])
+    upload: act('upload', () => {
       const changed = new Set()
       const upload = {
         id: `f${(uploads += 1)}`,
@@ -62,6 +61,7 @@ globalThis.fake = (() => {
         done: Promise.resolve(),
         subscribe: (listener) => (changed.add(listener), () => changed.delete(listener)),
         retry: act('retryUpload', () => upload.to('uploading')),
+        describe: act('describe', () => upload.to('uploading')),
         cancel: act('cancelUpload'),
         to(next, error) {
           Object.assign(upload, { state: next, error })

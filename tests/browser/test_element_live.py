@@ -208,14 +208,19 @@ def test_a_conversation_is_rated_when_staff_close_it(world: World, join: Join, r
 def test_a_photo_with_its_description(world: World, join: Join, sam: Staff) -> None:
     policy = f"{STRICT} {world.stack}; img-src {world.stack}"
     asha: Visitor = join(Visitor).visit(policy=policy).open()
+    puts: list[str] = []
+    asha.page.on("request", lambda request: puts.append(request.url) if request.method == "PUT" else None)
     asha.panel.locator("input[type=file]").set_input_files(payload("table.jpg", small_photo()))
     described = asha.panel.get_by_role("textbox", name="Describe table.jpg for people who cannot see it")
+    # The bytes are stored before it is described, and are not uploaded again.
+    expect(asha.panel.locator("[part=tray] li")).to_have_attribute("data-state", "stored")
     described.fill("My table")
     described.press("Tab")
     asha.panel.get_by_role("button", name="Send", exact=True).click()
     expect(asha.panel.get_by_role("button", name="Open picture: My table")).to_be_visible()
-    assert world.sql("select alt from gre_chat_attachments where message_id is not null") == [
-        {"alt": "My table"}
+    assert world.sql("select alt, message_id is not null as sent from gre_chat_attachments") == [
+        {"alt": "My table", "sent": True}
     ]
+    assert len(puts) == 1
     sam.open(29)
     expect(sam.at("picture").locator("img")).to_have_attribute("alt", "My table")

@@ -14,13 +14,13 @@ export function Tray() {
   if (!draft.files.length) return null
   return (
     <ul class="tray" part="tray" aria-label={words.files}>
-      {draft.files.map(({ key, name, bytes, picture, state, progress, error }) => (
-        <li key={key} data-state={state}>
+      {draft.files.map(({ id, name, bytes, picture, state, progress, error }) => (
+        <li key={id} data-state={state}>
           <span class="file"><Icon name="file" /><bdi>{name || words.files}</bdi> {bytes > 0 && <small>{size(bytes, language)}</small>}</span>
           {state === 'uploading' && <progress aria-label={fill(words.uploading, { name })} value={progress} />}
-          {state === 'failed' && <button type="button" part="action" aria-label={fill(words.retryFile, { name })} onClick={() => draft.retry(key)}>{words.again}</button>}
-          <button type="button" class="tool" aria-label={fill(words.remove, { name: name || words.files })} onClick={() => draft.remove(key)}><Icon name="close" /></button>
-          {picture && <input type="text" maxLength={MAX_ALT} dir="auto" aria-label={fill(words.describe, { name })} placeholder={words.describeShort} onChange={(event) => draft.describe(key, event.currentTarget.value)} />}
+          {state === 'failed' && <button type="button" part="action" aria-label={fill(words.retryFile, { name })} onClick={() => draft.retry(id)}>{words.again}</button>}
+          <button type="button" class="tool" aria-label={fill(words.remove, { name: name || words.files })} onClick={() => draft.remove(id)}><Icon name="close" /></button>
+          {picture && <input type="text" maxLength={MAX_ALT} dir="auto" aria-label={fill(words.describe, { name })} placeholder={words.describeShort} onChange={(event) => draft.describe(id, event.currentTarget.value)} />}
           {state === 'failed' && <p class="meta error" role="alert">{fill(words.uploadFailed, { name, error: error?.message ?? '' })}</p>}
         </li>
       ))}

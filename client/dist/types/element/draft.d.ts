@@ -4,11 +4,7 @@ import type { Chat, ChatError, Person, Upload } from '../src/index';
 export declare const MAX_FILES = 5;
 export declare const MAX_BYTES: number;
 export interface DraftFile {
-    /** Names it while it is here; its `id` changes with its description. */
-    key: string;
     id: string;
-    /** Absent from files that came back with a refused text. */
-    file?: File;
     alt: string;
     name: string;
     bytes: number;
@@ -17,6 +13,7 @@ export interface DraftFile {
     /** From 0 to 1. */
     progress: number;
     error?: ChatError | undefined;
+    /** Absent from files that were uploaded earlier: after a reload, or with a refused text. */
     upload?: Upload;
 }
 /** Why files were not taken. */
@@ -52,12 +49,12 @@ export declare class Draft {
     get isEmpty(): boolean;
     /** Upload files; returns why some were not taken. */
     add(files: readonly File[]): Rejection | undefined;
-    /** `alt` says what a picture shows; `before` is the file that it takes the place of. */
     private upload;
-    /** Say what a picture shows. A description is part of what is announced before the bytes, so the picture is uploaded anew. */
-    describe(key: string, alt: string): void;
-    retry(key: string): void;
-    remove(key: string): void;
+    private set;
+    /** Say what a picture shows, also after its upload. The message waits until the server has it. */
+    describe(id: string, text: string): void;
+    retry(id: string): void;
+    remove(id: string): void;
     private find;
     /** Send once all files are stored. Returns false if it is empty or a file has failed; then everything stays. */
     send(): Promise<boolean>;
