@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -33,14 +35,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Ite
 
 @pytest.fixture(scope="module")
 def sample(
-    request: pytest.FixtureRequest,
-    browser: Chromium,
-    servers: World,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    """The world of a sample: its pages are built once for all cases."""
-    with SITES[request.param](tmp_path_factory.mktemp("built")) as site:
-        yield replace(servers, subject=sample_subject(f"the sample for {request.param}", browser, site))
+    browser: Chromium, servers: World, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], World]]:
+    """Returns the world of a sample, whose pages are built once for all cases."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def world_of(name: str) -> World:
+            site = stack.enter_context(SITES[name](tmp_path_factory.mktemp("built")))
+            return replace(servers, subject=sample_subject(f"the sample for {name}", browser, site))
+
+        yield world_of
 
 
 BORNE = [
@@ -59,16 +64,13 @@ In development React's StrictMode mounts each component twice, and what React wa
 """
 
 
-@pytest.mark.parametrize(
-    ("sample", "case"), BORNE, ids=[f"{name}-{case.__name__}" for name, case in BORNE], indirect=["sample"]
-)
-def test_a_sample_bears(sample: World, case: cases.Case) -> None:
-    case(sample)
+@pytest.mark.parametrize(("name", "case"), BORNE, ids=[f"{name}-{case.__name__}" for name, case in BORNE])
+def test_a_sample_bears(sample: Callable[[str], World], name: str, case: cases.Case) -> None:
+    case(sample(name))
 
 
-@pytest.mark.parametrize("sample", ["vite"], indirect=True)
-def test_a_sample_bears_what_takes_time(sample: World) -> None:
-    bear_what_takes_time(sample)
+def test_a_sample_bears_what_takes_time(sample: Callable[[str], World]) -> None:
+    bear_what_takes_time(sample("vite"))
 
 
 def test_the_lock_files_of_the_samples_contain_no_addresses() -> None:
