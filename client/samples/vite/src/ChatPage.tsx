@@ -14,12 +14,12 @@ function Conversation() {
     <main>
       <p role="status">{useChatStatus().connection}{typists.length > 0 && ', guest relations is typing'}</p>
       {hasOlder && <button onClick={() => void chat.loadOlder()}>Earlier messages</button>}
-      <ol>
+      <ul>
         {messages.map(({ id, sender_name, message }) => <li key={id}>{sender_name}: {message}</li>)}
         {unsent.map(({ id, text, error }) => (
           <li key={id}>{text} {error ? <button onClick={() => chat.retry(id)}>{error.message} Again?</button> : '…'}</li>
         ))}
-      </ol>
+      </ul>
       <form action={(form) => void chat.send(String(form.get('text')))}>
         <input name="text" aria-label="Message" required onChange={(event) => setTyping(event.target.value !== '')} />
       </form>
