@@ -69,8 +69,9 @@ def test_a_sample_bears(sample: Callable[[str], World], name: str, case: cases.C
     case(sample(name))
 
 
-def test_a_sample_bears_what_takes_time(sample: Callable[[str], World]) -> None:
-    bear_what_takes_time(sample("vite"))
+@pytest.mark.parametrize("name", ["vite"])
+def test_a_sample_bears_what_takes_time(sample: Callable[[str], World], name: str) -> None:
+    bear_what_takes_time(sample(name))
 
 
 def test_the_lock_files_of_the_samples_contain_no_addresses() -> None:
