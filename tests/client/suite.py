@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.client import cases
+from tests.client import cases, tokens
 from tests.client.world import World
 
 PATIENT: tuple[cases.Case, ...] = (
-    cases.token_never_renewed,
+    tokens.token_never_renewed,
     cases.sleep_of_an_hour,
     cases.upgrades_refused,
     cases.two_tabs,
     cases.slow_authentication,
-    cases.token_expires,
+    tokens.token_expires,
     cases.reload_with_unsent_text,
     cases.lost_acknowledgement,
-    cases.another_person_signs_in,
-    cases.token_of_another_person,
+    tokens.another_person_signs_in,
+    tokens.token_of_another_person,
     cases.session_closed_meanwhile,
 )
 """The longest first."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.client import cases
+from tests.client import cases, tokens
 from tests.client.chromium import Chromium, sample_subject
 from tests.client.clients import SOCKET_CLIENT
 from tests.client.sites import CLIENT, Build, development_site, next_site, vite_site
@@ -53,7 +53,7 @@ BORNE = [
     ("next", cases.conversation),
     ("next", cases.cut_at_the_first_connection),
     ("next", cases.daemon_killed),
-    ("next", cases.token_of_another_person),
+    ("next", tokens.token_of_another_person),
     ("next", cases.reload_with_unsent_text),
     ("vite in development", cases.conversation),
     ("vite in development", cases.reload_with_unsent_text),
