@@ -14,11 +14,12 @@ _T = TypeVar("_T")
 class Background:
     """A running event loop. Subclasses say how they begin and end; their other methods may be called from any thread."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+    _loop: asyncio.AbstractEventLoop
+    _thread: threading.Thread
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.do(self._begin())
         return self

@@ -42,12 +42,14 @@ class Chromium(Background):
     _started: Playwright
     browser: Browser
 
-    async def _begin(self) -> None:
-        executable = chromium()
-        if executable is None:
+    def __init__(self) -> None:
+        self._executable = chromium()
+        if self._executable is None:
             missing("Chromium is missing: apt-get install chromium, or set GRE_CHROMIUM")
+
+    async def _begin(self) -> None:
         self._started = await async_playwright().start()
-        self.browser = await self._started.chromium.launch(executable_path=executable, args=FLAGS)
+        self.browser = await self._started.chromium.launch(executable_path=self._executable, args=FLAGS)
 
     async def _end(self) -> None:
         await self.browser.close()

@@ -31,7 +31,6 @@ class Network(Background):
     """Forwarded ports on loopback, served by a thread of its own. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
         self._plugged = True
