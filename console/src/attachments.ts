@@ -1,8 +1,8 @@
 /** What is known of the files of messages: their states, their size on the page, and their words. Pure functions. */
 
+import { isLater } from '../../client/src/timeline'
 import type { Attachment, Message } from './types'
 
-const STATE_ORDER: Attachment['state'][] = ['awaited', 'stored', 'ready', 'refused', 'gone']
 /** The largest place of a picture in the list, in CSS pixels. */
 const FRAME_WIDTH = 320
 const FRAME_HEIGHT = 200
@@ -28,19 +28,7 @@ const REASONS: Record<string, string> = {
 
 /** The newer of two states of one file: states go forwards only. */
 export function newerAttachment(known: Attachment, other: Attachment): Attachment {
-  return STATE_ORDER.indexOf(other.state) >= STATE_ORDER.indexOf(known.state) ? other : known
-}
-
-/** A message with the newest known states of its files; the same object if nothing changed. */
-export function withChanges(message: Message, changes: ReadonlyMap<string, Attachment>): Message {
-  const { attachments } = message
-  if (!attachments?.some(({ id }) => changes.has(id))) return message
-  const updated = attachments.map((file) => {
-    const changed = changes.get(file.id)
-    // Its place is of the message.
-    return changed ? { ...newerAttachment(file, changed), place: file.place } : file
-  })
-  return { ...message, attachments: updated }
+  return isLater(known.state, other.state) ? known : other
 }
 
 /** True if the text stands for the message's files, which are shown instead. */

@@ -1,53 +1,37 @@
-/** The messages, events and notes of one session: pages from REST, new ones from the socket; gaps are filled from REST. */
+/** The messages, events and notes of one session: the client's timeline (client/src/timeline.ts), with the console's pages of REST. */
 
+import { createTimeline, type Page, type PageQuery, type Timeline } from '../../client/src/timeline'
 import { type Api, ApiError } from './api'
-import { newerAttachment, withChanges } from './attachments'
 import type { TaskScope } from './scope'
 import { Notes } from './notes'
 import { Story } from './story'
-import type { Attachment, Message, MessageStatus, Session } from './types'
+import type { Attachment, Message, Session } from './types'
 
-/** Messages per page. */
-const PAGE = 100
 /** Messages per page while an old message is looked for: the server's limit. */
 const SEEK_PAGE = 500
 /** Older pages that are loaded to reach the first unread message. */
 const MAX_PAGES_TO_UNREAD = 10
-const STATUS_ORDER: MessageStatus[] = ['sent', 'delivered', 'read']
-/** Milliseconds in which a missing message may still arrive by the socket. */
-const GAP_DELAY = 1000
-
-interface Query {
-  limit: number
-  before_seq?: number
-  after_seq?: number
-}
 
 export class Conversation {
-  /** Ascending by seq. */
-  messages: Message[] = []
   readonly story: Story
   readonly notes: Notes
   /** Incremented by each change of `messages`, of the story and of the notes. */
   version = 0
-  loaded = false
-  hasOlder = false
-  error = ''
-  /** True if the server knows no such session. */
-  notFound = false
   /** True if `unreadFrom` is determined, so that the view can scroll to it. */
   unreadKnown = false
   /** The first seq that was unread when the conversation was opened; 0 without unread messages. */
   unreadFrom = 0
   /** The message at which the view is to be positioned, once it is loaded: a new object for each time. */
   target: { message: Message } | undefined
-  /** Messages that arrived before the first page, which may have been read before they were stored. */
-  private early: Message[] = []
-  /** The files that have changed while this is open: a page may have been read before the change. */
-  private readonly changedFiles = new Map<string, Attachment>()
-  private gapTimer: number | undefined
-  /** The latest request, while it is running. */
-  private pendingLoad: Promise<void> | undefined
+  private readonly timeline: Timeline
+  /** The user's own messages that wait for those before them, by id. */
+  private readonly early = new Map<string, Message>()
+  /** What the timeline showed last. */
+  private known: ReturnType<Timeline['view']> | undefined
+  private refreshing = false
+  private closed = false
+  /** The page of older messages that is being loaded. */
+  private loadingOlder: Promise<void> | undefined
 
   constructor(
     readonly id: string,
@@ -55,6 +39,8 @@ export class Conversation {
     private readonly scope: TaskScope,
     private readonly onChange: () => void,
     private readonly onSession: (session: Session) => void,
+    /** The newest messages are read: load what the view is positioned at. */
+    private readonly position: () => unknown,
     /** The seq of a message that is looked for; undefined once it is the target. */
     private targetSeq?: number,
   ) {
@@ -64,38 +50,86 @@ export class Conversation {
     }
     this.story = new Story(id, api, onAsideChange)
     this.notes = new Notes(id, api, onAsideChange)
+    this.timeline = createTimeline(id, {
+      page: (query) => this.page(query),
+      isOwn: ({ sender }) => sender !== 'player',
+      active: () => !this.closed,
+      changed: () => this.changed(),
+      shown: (message) => void this.early.delete(message.id),
+    })
+    scope.signal.addEventListener('abort', this.close)
   }
 
-  get loading(): boolean {
-    return this.pendingLoad !== undefined
+  /** End what is waited for: another conversation is open, or nobody is signed in. */
+  readonly close = (): void => {
+    this.closed = true
+    this.timeline.close()
+    this.scope.signal.removeEventListener('abort', this.close)
+  }
+
+  private changed(): void {
+    const { known, loaded } = this
+    this.known = this.timeline.view()
+    const isLoaded = !loaded && this.loaded
+    if (isLoaded || known?.messages !== this.known.messages || known.hasOlder !== this.known.hasOlder) this.version += 1
+    this.onChange()
+    // The timeline tries again by itself; the view is then positioned.
+    if (isLoaded && !this.refreshing) this.position()
+  }
+
+  /** Ascending by seq, without a hole between them; then the user's own that wait for those before them. */
+  get messages(): readonly Message[] {
+    const { messages } = this.timeline.view()
+    return this.early.size ? [...messages, ...[...this.early.values()].sort((a, b) => a.seq - b.seq)] : messages
   }
 
   /** The last seq before the first gap; 0 without messages. */
   get contiguousSeq(): number {
-    let seq = this.messages[0]?.seq ?? 0
-    for (const message of this.messages) {
-      if (message.seq > seq + 1) break
-      seq = message.seq
-    }
-    return seq
+    return this.timeline.positions()[0]?.[1] ?? 0
   }
 
-  /** Load the newest page: initially, and after a reconnection, when statuses may have changed. */
+  get loaded(): boolean {
+    return this.known !== undefined && this.known.state !== 'loading' && this.known.state !== 'failed'
+  }
+
+  get loading(): boolean {
+    return this.refreshing || this.loadingOlder !== undefined
+  }
+
+  get hasOlder(): boolean {
+    return this.timeline.view().hasOlder
+  }
+
+  /** The reason of a failure, for the user. */
+  get error(): string {
+    const { error } = this.timeline.view()
+    return error ? (error instanceof ApiError ? error.message : 'The messages could not be read.') : ''
+  }
+
+  /** True if the server knows no such session. */
+  get notFound(): boolean {
+    return this.timeline.view().error?.status === 404
+  }
+
+  /** Load the newest messages: initially, and after a reconnection, when statuses may have changed. */
   async refresh(): Promise<void> {
     void this.notes.load()
-    await this.pendingLoad
-    await this.load({ limit: PAGE }, (more) => {
-      if (!this.loaded) this.hasOlder = more
-      this.loaded = true
-    })
+    this.refreshing = true
+    this.onChange()
+    await this.timeline.refresh()
+    this.refreshing = false
+    this.onChange()
+    await this.position()
   }
 
-  /** Load the page before the first loaded message; if a request is running, only wait for it. */
-  async loadOlder(limit = PAGE): Promise<void> {
-    if (this.pendingLoad) return this.pendingLoad
-    const first = this.messages[0]
-    if (!this.hasOlder || !first) return
-    await this.load({ limit, before_seq: first.seq }, (more) => (this.hasOlder = more))
+  /** Load the page before the first loaded message; concurrent calls share it. */
+  loadOlder(limit?: number): Promise<void> {
+    if (!this.hasOlder) return Promise.resolve()
+    this.loadingOlder ??= this.timeline.loadOlder(limit).finally(() => {
+      this.loadingOlder = undefined
+      this.onChange()
+    })
+    return this.loadingOlder
   }
 
   /** Make the message with a seq the target, while `isOpen` returns true. If that fails, a refresh tries it again. */
@@ -131,79 +165,31 @@ export class Conversation {
     this.onChange()
   }
 
-  /** Insert a message from the socket or of a response; before the first page is loaded, it waits for it. */
+  /** Insert a message from the socket or of a response. */
   receive(message: Message): void {
-    if (this.loaded) this.addMessages([message])
-    else this.early.push(message)
-  }
-
-  /** Insert messages; of a loaded one only the status changes, and never backwards. */
-  addMessages(messages: Message[]): void {
-    for (const message of messages) this.addMessage(message)
+    if (!this.timeline.receive(message) || message.sender !== 'staff' || !this.loaded) return
+    this.early.set(message.id, message)
     this.version += 1
-    if (this.contiguousSeq < (this.messages.at(-1)?.seq ?? 0)) this.scheduleGapFill()
   }
 
   /** The player has read staff's messages up to the seq `upTo`. */
   applyRead(upTo: number): void {
-    this.messages = this.messages.map((message) =>
-      message.seq <= upTo && message.sender !== 'player' && message.status !== 'read' ? { ...message, status: 'read' as const } : message,
-    )
-    this.version += 1
+    this.timeline.read(this.id, upTo, true)
   }
 
   /** A file of a message has changed. */
   applyAttachment(changed: Attachment): void {
-    this.changedFiles.set(changed.id, newerAttachment(this.changedFiles.get(changed.id) ?? changed, changed))
-    this.messages = this.messages.map((message) => withChanges(message, this.changedFiles))
-    this.version += 1
-    this.onChange()
+    this.timeline.attachment(this.id, changed)
   }
 
-  private addMessage(received: Message): void {
-    for (const file of received.attachments ?? []) {
-      const known = this.changedFiles.get(file.id)
-      if (!known || newerAttachment(known, file) === file) this.changedFiles.set(file.id, file)
-    }
-    const message = withChanges(received, this.changedFiles)
-    let index = this.messages.length
-    while (index > 0 && this.messages[index - 1]!.seq > message.seq) index -= 1
-    const existing = this.messages[index - 1]
-    if (existing?.seq !== message.seq) this.messages.splice(index, 0, message)
-    else if (STATUS_ORDER.indexOf(message.status) > STATUS_ORDER.indexOf(existing.status)) this.messages[index - 1] = message
-    else this.messages[index - 1] = withChanges(existing, this.changedFiles)
-  }
-
-  /** A message is missing: load it, unless the socket delivers it first. */
-  private scheduleGapFill(): void {
-    this.gapTimer ??= this.scope.schedule(GAP_DELAY, () => {
-      this.gapTimer = undefined
-      if (this.contiguousSeq < (this.messages.at(-1)?.seq ?? 0)) void this.load({ limit: PAGE, after_seq: this.contiguousSeq }, () => {})
+  private async page({ limit, before, after_seq }: PageQuery): Promise<Page> {
+    const { messages, session, has_more } = await this.api.messages(this.id, {
+      limit,
+      ...(before && { before_seq: Number(before) }),
+      ...(after_seq !== undefined && { after_seq }),
     })
-  }
-
-  private load(query: Query, onPage: (more: boolean) => void): Promise<void> {
-    const request = this.fetchPage(query, onPage).then(() => {
-      if (this.pendingLoad === request) this.pendingLoad = undefined
-      this.onChange()
-    })
-    this.pendingLoad = request
-    this.onChange()
-    return request
-  }
-
-  private async fetchPage(query: Query, onPage: (more: boolean) => void): Promise<void> {
-    try {
-      const page = await this.api.messages(this.id, query)
-      this.error = ''
-      this.notFound = false
-      onPage(page.has_more)
-      this.addMessages([...page.messages, ...this.early.splice(0)])
-      this.story.follow(page.session)
-      this.onSession(page.session)
-    } catch (error) {
-      this.error = error instanceof ApiError ? error.message : 'The messages could not be read.'
-      this.notFound = error instanceof ApiError && error.status === 404
-    }
+    this.story.follow(session)
+    this.onSession(session)
+    return { messages, next: has_more && messages[0] ? String(messages[0].seq) : undefined }
   }
 }

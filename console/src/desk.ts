@@ -175,11 +175,11 @@ export class Desk extends Emitter {
     if (id === open?.id) return seq === undefined ? undefined : void open?.seek(seq, () => open === this.conversation)
     this.typing.stop()
     this.markedSeq = 0
+    open?.close()
     this.playerLoadedFor = this.conversation = undefined
     this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
     if (id) {
-      const applySession = (session: Session): void => this.applyLoadedSession(session)
-      this.conversation = new Conversation(id, this.api, this.scope, this.emitChange, applySession, seq)
+      this.conversation = new Conversation(id, this.api, this.scope, this.emitChange, (session) => this.applyLoadedSession(session), () => this.position(), seq)
       void this.refresh()
     }
     this.emitChange()
@@ -187,9 +187,13 @@ export class Desk extends Emitter {
 
   /** Load the open session's latest messages. */
   async refresh(): Promise<void> {
+    await this.conversation?.refresh()
+  }
+
+  /** Load what the view of the open conversation is positioned at. */
+  private async position(): Promise<void> {
     const { conversation } = this
     const isOpen = (): boolean => conversation === this.conversation
-    await conversation?.refresh()
     await conversation?.findTarget(isOpen)
     if (!conversation || conversation.unreadKnown) return
     await conversation.findUnread(this.session?.unread_by_staff ?? 0, isOpen)

@@ -1,8 +1,6 @@
-/**
- * Links of files for this reader: asked for when they are shown, many at a time, and again when they have ended. They are in
- * memory only.
- */
+/** Links of files for this reader: the client's (client/src/links.ts), for views that are rendered again when one has arrived or ended. */
 
+import { createLinks } from '../../client/src/links'
 import { type Api, ApiError } from './api'
 import { Emitter } from './emitter'
 import type { TaskScope } from './scope'
@@ -16,85 +14,56 @@ export interface FileLink {
   error: string
 }
 
-interface Entry extends FileLink {
-  /** Milliseconds since 1970, by the server's clock: from then on the link is asked for again. */
-  dueAt: number
-  /** True while it is being asked for. */
-  asked: boolean
-}
-
-/** Links in one request: the server's limit. */
-const BATCH = 100
-/** Milliseconds in which wanted links are collected. */
-const COLLECT = 30
-/** Milliseconds before its end at which a link is not used any more. */
-const MARGIN = 30_000
 /** Milliseconds until a link is asked for again after a failure. */
 const RETRY = 5000
 const PENDING: FileLink = { error: '' }
 
 /** It emits a change when links have arrived and when links have ended. */
 export class FileLinks extends Emitter {
-  private readonly entries = new Map<string, Entry>()
-  private readonly wanted = new Map<Variant, Set<string>>()
+  /** `dueAt`: milliseconds since 1970, by the server's clock; from then on the link is asked for again. */
+  private readonly known = new Map<string, { link: FileLink; dueAt: number }>()
+  private readonly links: ReturnType<typeof createLinks>
 
   constructor(
     private readonly api: Api,
     private readonly scope: TaskScope,
   ) {
     super()
+    this.links = createLinks(async (ids, variant) => (await api.attachmentLinks(ids, variant as Variant)).urls, () => api.now())
   }
 
-  /** The link of a file; it is asked for if it is missing or has ended. */
+  /** The link of a file; it is asked for if it is missing or has ended. Until the next one is there, the one before is used. */
   get(id: string, variant: Variant): FileLink {
-    const known = this.entries.get(keyOf(id, variant))
-    const now = this.api.now()
-    if (known && known.dueAt > now) return known
-    if (!known?.asked) this.want(id, variant)
-    // Until the next one is there, it can still be used.
-    return known && (known.error || known.dueAt + MARGIN > now) ? known : PENDING
+    const key = keyOf(id, variant)
+    const { link, dueAt } = this.known.get(key) ?? { link: PENDING, dueAt: 0 }
+    if (dueAt > this.api.now()) return link
+    this.known.set(key, { link, dueAt: Infinity })
+    void this.load(id, variant)
+    return link
   }
 
   /** A link did not work: ask for another one. */
   renew(id: string, variant: Variant): void {
-    this.entries.delete(keyOf(id, variant))
+    this.links.forget(id, variant)
+    this.known.delete(keyOf(id, variant))
     this.emitChange()
   }
 
-  private want(id: string, variant: Variant): void {
-    if (!this.wanted.size) this.scope.schedule(COLLECT, () => this.request())
-    const ids = this.wanted.get(variant) ?? new Set<string>()
-    this.wanted.set(variant, ids.add(id))
-  }
-
-  private request(): void {
-    for (const [variant, ids] of this.wanted) {
-      const list = [...ids]
-      for (let n = 0; n < list.length; n += BATCH) void this.load(list.slice(n, n + BATCH), variant)
-    }
-    this.wanted.clear()
-  }
-
-  private async load(ids: string[], variant: Variant): Promise<void> {
-    for (const id of ids) this.entries.set(keyOf(id, variant), { ...PENDING, dueAt: -Infinity, ...this.entries.get(keyOf(id, variant)), asked: true })
-    let nextAt = this.api.now() + RETRY
+  private async load(id: string, variant: Variant): Promise<void> {
+    const retryAt = this.api.now() + RETRY
+    let link: FileLink
+    let dueAt = retryAt
     try {
-      const { urls } = await this.api.attachmentLinks(ids, variant)
-      const retryAt = nextAt
-      nextAt = Infinity
-      for (const id of ids) {
-        const answer = urls[id]
-        const url = answer && 'url' in answer ? answer.url : undefined
-        const endsAt = answer && 'url' in answer ? Date.parse(answer.expiresAt) - MARGIN : Infinity
-        const dueAt = url ? Math.max(endsAt, retryAt) : Infinity
-        this.entries.set(keyOf(id, variant), url ? { url, error: '', dueAt, asked: false } : { error: 'This file cannot be fetched.', dueAt, asked: false })
-        nextAt = Math.min(nextAt, dueAt)
-      }
+      const { url, until } = await this.links.get(id, variant)
+      link = { url, error: '' }
+      dueAt = Math.max(until, retryAt)
     } catch (error) {
-      const text = error instanceof ApiError ? error.message : 'The file cannot be fetched at the moment.'
-      for (const id of ids) this.entries.set(keyOf(id, variant), { error: text, dueAt: nextAt, asked: false })
+      const { status, message } = error as { status: number; message: string }
+      link = { error: message }
+      if (status === 404 && !(error instanceof ApiError)) dueAt = Infinity
     }
-    if (nextAt < Infinity) this.scope.schedule(nextAt - this.api.now(), this.emitChange)
+    this.known.set(keyOf(id, variant), { link, dueAt })
+    if (dueAt < Infinity) this.scope.schedule(dueAt - this.api.now(), this.emitChange)
     this.emitChange()
   }
 }

@@ -1,11 +1,11 @@
 /** The files of a page: uploads, the files of drafts, and links to show them. */
 
+import { put } from '../../client/src/put'
 import type { Api } from './api'
 import { DraftFiles } from './draft-files'
 import type { Drafts } from './drafts'
 import { FileLinks } from './file-links'
 import type { TaskScope } from './scope'
-import { upload } from './upload-transport'
 import { type ChosenFile, Uploads, type UploadsOwner } from './uploads'
 
 export class Files {
@@ -14,7 +14,7 @@ export class Files {
   readonly links: FileLinks
 
   constructor(api: Api, scope: TaskScope, drafts: Drafts, owner: UploadsOwner) {
-    this.uploads = new Uploads(api, scope, upload, owner)
+    this.uploads = new Uploads(api, scope, put, owner)
     this.drafts = new DraftFiles(drafts, this.uploads, () => owner.onChange())
     this.links = new FileLinks(api, scope)
   }

@@ -11,8 +11,9 @@ import { Outgoing } from '../src/outgoing'
 import { Files } from '../src/files'
 import { TaskScope } from '../src/scope'
 import type { Attachment, Message } from '../src/types'
-import { StorageRefusal, type Transport } from '../src/upload-transport'
-import { MAX_BYTES, Uploads } from '../src/uploads'
+import { interrupted, type Put, storageRefusal } from '../../client/src/put'
+import { MAX_BYTES } from '../../client/src/upload'
+import { Uploads } from '../src/uploads'
 
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
@@ -48,7 +49,7 @@ function server() {
     },
     dropAttachment: async (id: string) => void calls.push(`drop ${id}`),
   }
-  let transport: Transport = async ({ url }) => {
+  let transport: Put = async ({ url }) => {
     calls.push('put')
     puts.push(url)
     stored.add(url.split('/')[1]!)
@@ -60,7 +61,7 @@ function server() {
   return {
     api, stored, alts, calls, begun, puts, failures, uploads, scope, owner, changes,
     expire: () => void (expiresAt = '2000-01-01T00:00:00Z'),
-    setTransport: (other: Transport) => void (transport = other),
+    setTransport: (other: Put) => void (transport = other),
     /** The next upload fails with this error; the ones after it succeed. */
     failOnce: (error: Error, storeFirst = false) => {
       const working = transport
@@ -96,7 +97,7 @@ test('a file is announced for its session, and its bytes are sent with progress'
 
 test('an interrupted upload is tried again with the same id and address, after asking whether the bytes are there', async () => {
   const { uploads, calls, begun, puts, failOnce } = server()
-  failOnce(new Error('cut'))
+  failOnce(interrupted())
   const chosen = uploads.add('s', photo())
   await settle()
   expect(uploads.statusOf(chosen)).toMatchObject({ state: 'failed', transient: true, error: 'The upload was interrupted.' })
@@ -110,7 +111,7 @@ test('an interrupted upload is tried again with the same id and address, after a
 
 test('an upload whose answer was lost is not repeated', async () => {
   const { uploads, calls, failOnce } = server()
-  failOnce(new Error('no answer'), true)
+  failOnce(interrupted(), true)
   const chosen = uploads.add('s', photo())
   await vi.advanceTimersByTimeAsync(1000)
   expect(uploads.statusOf(chosen).state).toBe('stored')
@@ -120,7 +121,7 @@ test('an upload whose answer was lost is not repeated', async () => {
 test('an address that has ended is asked for again, with the same id', async () => {
   const { uploads, begun, expire, failOnce } = server()
   expire()
-  failOnce(new Error('cut'))
+  failOnce(interrupted())
   const chosen = uploads.add('s', photo())
   await vi.advanceTimersByTimeAsync(1000)
   expect(uploads.statusOf(chosen).state).toBe('stored')
@@ -128,8 +129,8 @@ test('an address that has ended is asked for again, with the same id', async () 
 })
 
 test.each([
-  [new StorageRefusal(413, 'EntityTooLarge'), 'The file is too large for this chat.'],
-  [new StorageRefusal(415, 'InvalidMimeType'), 'Files of this type or size are not taken.'],
+  [storageRefusal(413), 'The file is too large for this chat.'],
+  [storageRefusal(415), 'Files of this type or size are not taken.'],
 ])('a refusal of the storage is final and said in words: %s', async (error, text) => {
   const { uploads, calls, failOnce } = server()
   failOnce(error)
@@ -141,7 +142,7 @@ test.each([
 
 test('a refusal because the bytes are there is a success', async () => {
   const { uploads, calls, failOnce } = server()
-  failOnce(new StorageRefusal(409, 'Duplicate'), true)
+  failOnce(storageRefusal(409), true)
   const chosen = uploads.add('s', photo())
   await settle()
   expect(uploads.statusOf(chosen).state).toBe('stored')
@@ -176,7 +177,7 @@ test('bytes are only in this page until they are stored, or the file is given up
   expect(uploads.isUploading).toBe(true)
   await settle()
   expect(uploads.isUploading).toBe(false)
-  failOnce(new StorageRefusal(415, 'InvalidMimeType'))
+  failOnce(storageRefusal(415))
   const refused = uploads.add('s', photo())
   await settle()
   expect(uploads.isUploading).toBe(true)
@@ -187,7 +188,7 @@ test('bytes are only in this page until they are stored, or the file is given up
 
 test('a cancelled upload is stopped and deleted on the server', async () => {
   const { uploads, calls, setTransport } = server()
-  setTransport((_, __, ___, signal) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(new Error('aborted')))))
+  setTransport((_, __, ___, signal) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(interrupted()))))
   const chosen = uploads.add('s', photo())
   await settle()
   uploads.cancel(chosen)
@@ -299,7 +300,7 @@ test('a file that cannot be read, such as a folder, is not tried for ever', asyn
   const { uploads, calls, setTransport } = server()
   setTransport(async () => {
     calls.push('put')
-    throw new Error('interrupted')
+    throw interrupted()
   })
   const folder = Object.defineProperty(photo('holiday'), 'slice', { value: () => ({ arrayBuffer: () => Promise.reject(new Error('NotReadableError')) }) })
   const chosen = uploads.add('s', folder)
@@ -359,7 +360,7 @@ test('the bytes of files are let go when the socket says that their reply is sto
 test('a reply whose file was refused goes back into the draft with its text and its file', async () => {
   const found = server()
   const { files, drafts, outgoing, failed } = outgoingWith(found, async () => ({ message: {} }))
-  Object.assign(files.uploads, { transport: async () => Promise.reject(new StorageRefusal(415, 'InvalidMimeType')) })
+  Object.assign(files.uploads, { transport: async () => Promise.reject(storageRefusal(415)) })
   files.drafts.add('s', [photo('one.jpg')])
   const [file] = files.drafts.of('s')
   outgoing.sendReply({ id: 's', contiguousSeq: 1 } as Conversation, 'look', 'Asha')
@@ -422,23 +423,27 @@ test('more than 100 links are asked for in several requests; a failed one is rep
   expect(sizes).toEqual([100, 20, 1])
 })
 
-test('a changed file changes its message in place, and its state never goes back', () => {
-  const conversation = new Conversation('s', {} as Api, new TaskScope(), () => {}, () => {})
+test('a changed file changes its message in place, and its state never goes back', async () => {
+  let page: Message[] = []
+  const none = async (): Promise<unknown> => ({ notes: [], events: [], has_more: false })
+  const api = { messages: async () => ({ session: {}, messages: page, has_more: false }), notes: none, events: none }
+  const conversation = new Conversation('s', api as unknown as Api, new TaskScope(), () => {}, () => {}, () => {})
+  const read = (...messages: Message[]): Promise<void> => ((page = messages), conversation.refresh())
   const message = (seq: number, file: Attachment): Message => ({ id: `m${seq}`, seq, session_id: 's', sender: 'player', status: 'sent', message: '📷 Photo', attachments: [file] }) as Message
   const stored = attachment('a', { state: 'stored', width: null, height: null, place: 2 })
   const states = (): unknown => conversation.messages.map(({ attachments }) => attachments?.map(({ state, place }) => [state, place]))
-  conversation.addMessages([message(1, stored)])
+  await read(message(1, stored))
   conversation.applyAttachment(attachment('a', { place: 2 }))
   expect(states()).toEqual([[['ready', 2]]])
   // A page that was read before the change.
-  conversation.addMessages([message(1, stored)])
+  await read(message(1, stored))
   expect(states()).toEqual([[['ready', 2]]])
   // The change overtakes the message.
   conversation.applyAttachment(attachment('b', { state: 'refused', refused: 'virus' }))
-  conversation.addMessages([message(2, attachment('b', { state: 'stored' }))])
+  conversation.receive(message(2, attachment('b', { state: 'stored' })))
   expect(states()).toEqual([[['ready', 2]], [['refused', 0]]])
   // A change that was missed comes with the next page.
-  conversation.addMessages([message(1, attachment('a', { state: 'gone', place: 2 }))])
+  await read(message(1, attachment('a', { state: 'gone', place: 2 })))
   expect(states()).toEqual([[['gone', 2]], [['refused', 0]]])
   expect(newerAttachment(attachment('a'), stored).state).toBe('ready')
 })

@@ -2,7 +2,7 @@
 
 import { beforeEach, expect, test, vi } from 'vitest'
 import { type Api, ApiError } from '../src/api'
-import { Conversation } from '../src/conversation'
+import type { Conversation } from '../src/conversation'
 import { Drafts, storedForOthers } from '../src/drafts'
 import { Notes } from '../src/notes'
 import type { Files } from '../src/files'
@@ -77,15 +77,12 @@ test('notes that could not be loaded are reported', async () => {
 })
 
 test('a note is shown after the message that it follows, with events in the order of time; at one time the note is first', () => {
-  const conversation = new Conversation('s', {} as Api, new TaskScope(), () => {}, () => {})
-  conversation.story.events = [
+  const events = [
     { rev: 4, kind: 'transferred', at: '2026-11-22T17:08:15Z', after_seq: 6, staff_id: 's2', by_staff_id: 's1', data: { from: 's1' } } as SessionEvent,
   ]
-  conversation.notes.list = [note(1, 3), note(2, 5), note(3, 6), note(4, 6, '2026-11-22T17:08:15Z'), note(5, 6, '2026-11-22T17:08:16Z')]
-  conversation.addMessages([message(5), message(6)])
-  conversation.loaded = true
-  const keys = (): string[] => rowsOf(conversation, []).map(({ key }) => key).filter((key) => !key.startsWith('day'))
-  conversation.hasOlder = true
+  const list = [note(1, 3), note(2, 5), note(3, 6), note(4, 6, '2026-11-22T17:08:15Z'), note(5, 6, '2026-11-22T17:08:16Z')]
+  const conversation = { messages: [message(5), message(6)], loaded: true, hasOlder: true, unreadFrom: 0, story: { events }, notes: { list } }
+  const keys = (): string[] => rowsOf(conversation as unknown as Conversation, []).map(({ key }) => key).filter((key) => !key.startsWith('day'))
   expect(keys()).toEqual(['m5', 'n2', 'm6', 'n3', 'n4', 'event-4', 'n5'])
   // Older messages were deleted: their notes are still shown.
   conversation.hasOlder = false

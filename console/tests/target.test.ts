@@ -1,13 +1,15 @@
 /** A conversation that is opened at one of its messages. */
 
-import { expect, test, vi } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { type Api, ApiError } from '../src/api'
 import { Conversation } from '../src/conversation'
 import { TaskScope } from '../src/scope'
 import type { Message, Session } from '../src/types'
 
+afterEach(() => void vi.useRealTimers())
+
 const AT = '2026-11-22T17:08:14.171Z'
-const message = (seq: number): Message => ({ id: `m${seq}`, seq, sender: 'player', timestamp: AT }) as Message
+const message = (seq: number): Message => ({ id: `m${seq}`, seq, session_id: 's', sender: 'player', timestamp: AT, created_at: AT }) as Message
 
 /** A conversation of a session with messages 1 to `last`, without those in `deleted`. */
 function conversationAt(seq: number | undefined, last: number, deleted: number[] = []) {
@@ -17,8 +19,9 @@ function conversationAt(seq: number | undefined, last: number, deleted: number[]
     return { messages: page.slice(-limit), has_more: page.length > limit, session: { status: 'active', rev: 1 } as Session }
   })
   const api = { messages, notes: async () => ({ notes: [], has_more: false }), events: async () => ({ events: [], has_more: false }) }
-  const conversation = new Conversation('s', api as unknown as Api, new TaskScope(), () => {}, () => {}, seq)
-  return { conversation, messages }
+  const position = vi.fn()
+  const conversation = new Conversation('s', api as unknown as Api, new TaskScope(), () => {}, () => {}, position, seq)
+  return { conversation, messages, position }
 }
 
 test('older pages are loaded until the message is there', async () => {
@@ -55,4 +58,37 @@ test('nothing more is loaded after another conversation was opened, and after a 
   await conversation.refresh()
   await conversation.findTarget(() => true)
   expect(conversation.target?.message.id).toBe('m1')
+})
+
+test('messages that could not be read are read again by themselves, and the view is positioned then', async () => {
+  vi.useFakeTimers()
+  const { conversation, messages, position } = conversationAt(undefined, 5)
+  messages.mockRejectedValueOnce(new ApiError(503, 'unavailable', 'Later.'))
+  await conversation.refresh()
+  expect([conversation.loaded, conversation.error]).toEqual([false, 'Later.'])
+  position.mockClear()
+  await vi.advanceTimersByTimeAsync(1000)
+  expect([conversation.loaded, conversation.error, conversation.messages.length]).toEqual([true, '', 5])
+  expect(position).toHaveBeenCalledTimes(1)
+})
+
+test('nothing is read again by itself once another conversation is open', async () => {
+  vi.useFakeTimers()
+  const { conversation, messages } = conversationAt(undefined, 5)
+  messages.mockRejectedValueOnce(new ApiError(503, 'unavailable', 'Later.'))
+  await conversation.refresh()
+  conversation.close()
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(messages).toHaveBeenCalledTimes(1)
+})
+
+test('an older page that cannot be read changes nothing that is shown, so that the view does not ask for it at once', async () => {
+  const { conversation, messages } = conversationAt(undefined, 500)
+  await conversation.refresh()
+  const { version } = conversation
+  messages.mockRejectedValueOnce(new ApiError(503, 'unavailable', 'Later.'))
+  await conversation.loadOlder()
+  expect([conversation.error, conversation.version]).toEqual(['Later.', version])
+  await conversation.loadOlder()
+  expect([conversation.error, conversation.messages.length, conversation.version > version]).toEqual(['', 200, true])
 })
