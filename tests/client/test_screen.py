@@ -43,8 +43,10 @@ def test_messages_in_order_are_right_also_of_two_sessions_and_when_older_ones_ar
         ([change(0, 0, item(2)), change(1, 0, item(1))], "out of order: text a1 (1 after 2)"),
         ([change(0, 0, item(1), item(2)), change(1, 1)], "vanished: text a2"),
         ([change(0, 0, item(3)), change(0, 0, item(1))], "a hole before: text a3 (3 after 1)"),
+        ([change(0, 0, item(1)), {"error": "Error: 418"}], "an error in the page: Error: 418"),
+        ([change(0, 0, item(1)), {"loaded": True}, change(0, 0, item(1), item(1))], "twice: text a1"),
     ],
-    ids=["twice at once", "twice", "hole", "order", "vanished", "hole in front"],
+    ids=["twice at once", "twice", "hole", "order", "vanished", "hole in front", "error", "loaded again"],
 )
 def test_a_fault_counts_even_if_a_later_state_is_right(lines: list[dict[str, Any]], fault: str) -> None:
     screen = Screen()
@@ -63,3 +65,11 @@ def test_all_messages_may_go_once_when_another_person_signs_in() -> None:
     assert screen.faults == []
     screen.apply(change(0, 2))
     assert screen.faults == ["vanished: text b1", "vanished: text b2"]
+
+
+def test_a_page_that_is_loaded_again_shows_its_messages_anew() -> None:
+    screen = Screen()
+    for line in (change(0, 0, item(1), item(2)), {"loaded": True}, change(0, 0, item(2), item(3))):
+        screen.apply(line)
+    assert screen.faults == []
+    assert screen.texts() == {"a": ["text a2", "text a3"]}
