@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 DATA := .gre-dev
 PORT := 54321
 ARGS :=
-# For two cores. Tests wait for two thirds of their time, so with four processes half of both is idle; each needs 0.8 GB.
-JOBS := 8
+# For two cores. Tests wait for two thirds of their time, so with four processes half of both was idle; with eight, on a machine that
+# also does other things, tests exceeded limits of time. Each needs 0.8 GB.
+JOBS := 6
 
 .PHONY: help
 help: ## Show this list

@@ -9,13 +9,14 @@ from xdist.scheduler import LoadFileScheduling
 
 SLOW = (
     "client/test_client_pages", "client/test_samples_in_chromium", "portals/test_samples", "browser/test_element.py",
-    "chaos/", "browser/test_files.py", "integration/test_processes", "browser/test_desk_walk", "api/test_attacks",
-    "client/", "browser/", "integration/test_relay", "portals/", "console/", "api/test_socket", "integration/test_demo",
-    "api/", "integration/",
+    "integration/test_processes", "browser/test_files.py", "api/test_attacks", "browser/test_desk_walk", "client/",
+    "browser/", "integration/test_relay", "portals/", "console/", "api/test_socket", "integration/test_demo", "api/",
+    "chaos/", "integration/",
 )  # fmt: skip
 """Files by their duration, longest first: a long file that starts last would prolong the run.
 
-Those that wait most of their time alternate with those that compute, since they run beside each other.
+Those that wait most of their time alternate with those that compute, since they run beside each other. `chaos/` judges times, and
+comes when no builds and browsers run beside it.
 """
 DIVIDED = {
     "tests/client/test_client_pages.py": re.compile(r"\[(a page of staff|[^-\]]+)"),
