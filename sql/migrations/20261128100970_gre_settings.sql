@@ -291,19 +291,22 @@ create function public.gre_get_desk() returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_now constant timestamptz := clock_timestamp();
+  v_end constant timestamptz := v_now + interval '8 days';
   v_hours text;
   v_timezone text;
-  v_opens timestamptz;
+  v_ranges tstzmultirange;
+  v_open boolean;
 begin
   perform gre.require_actor();
   select s.hours, h.timezone into v_hours, v_timezone
   from public.gre_chat_settings s left join public.gre_hours h on h.name = s.hours;
-  v_opens := gre.next_open(v_hours, v_now);
+  -- Each day costs time, and pages ask often: gre.open_until would look ahead for years at a desk that never closes.
+  v_ranges := gre.open_ranges(v_hours, v_now, v_end);
+  v_open := v_ranges @> v_now;
   return jsonb_build_object(
-    -- Not null and not later: open already.
-    'open', coalesce(v_opens <= v_now, false),
-    'opens_at', case when v_opens > v_now then gre.iso(v_opens) end,
-    'closes_at', gre.iso(gre.open_until(v_hours, v_now)),
+    'open', v_open,
+    'opens_at', case when not v_open then gre.iso(coalesce(lower(v_ranges), gre.next_open(v_hours, v_now))) end,
+    'closes_at', (select gre.iso(upper(r)) from unnest(v_ranges) r where r @> v_now and upper(r) < v_end),
     'timezone', v_timezone,
     'now', gre.iso(v_now),
     'staff', (
@@ -320,8 +323,8 @@ end $$;
 comment on function public.gre_get_desk is
   'Returns what players may know of the desk: {"open": inside the opening hours now, "opens_at": the next opening '
   'while it is closed, else null (also null if there is none within 400 days), "closes_at": the time until which it '
-  'stays open, null while it is closed or if it does not close, "timezone": of the opening hours, null without them, '
-  '"now", "staff": [{"staff_id", "display_name", "status": online | away}]}. For every actor.';
+  'stays open, null while it is closed or if it stays open for 8 days, "timezone": of the opening hours, null without '
+  'them, "now", "staff": [{"staff_id", "display_name", "status": online | away}]}. For every actor.';
 
 revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.whole_seconds, gre.desk_seconds,
   gre.settings_json, gre.hours_json from public;

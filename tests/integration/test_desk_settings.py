@@ -268,6 +268,17 @@ def test_players_learn_when_a_closed_desk_opens_and_an_open_one_closes(db: Datab
     assert (closes.date(), closes.strftime("%H:%M")) == (days[2], "00:00")
     found = save((None, None), (None, None), (None, None))
     assert (found["open"], found["opens_at"], found["closes_at"]) == (False, None, None)
+    week = [{"weekday": n, "opens": "00:00", "closes": "24:00"} for n in range(1, 8)]
+    admin.call("gre_set_hours", name="desk", timezone="Europe/Malta", week=week)
+    found = desk_of(db)
+    assert (found["open"], found["opens_at"], found["closes_at"]) == (True, None, None)
+    # Beyond the week that is looked at first.
+    later = day_from_now(admin, 30)
+    dates = [{"day": later.isoformat(), "opens": "09:30", "closes": "18:00"}]
+    closed = [{"weekday": n} for n in range(1, 8)]
+    admin.call("gre_set_hours", name="desk", timezone="Europe/Malta", week=closed, dates=dates)
+    opens = datetime.fromisoformat(desk_of(db)["opens_at"]).astimezone(MALTA)
+    assert (opens.date(), opens.strftime("%H:%M")) == (later, "09:30")
 
 
 def test_players_learn_who_of_the_active_staff_is_there(db: Database, admin: Rest) -> None:

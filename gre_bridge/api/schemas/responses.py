@@ -129,7 +129,7 @@ class DeskRead(Answer):
     )
     closes_at: datetime | None = Field(
         alias="closesAt",
-        description="Until when an open desk stays open; null if it is closed, or has no end.",
+        description="Until when an open desk stays open; null if it is closed, or stays open for 8 days.",
     )
     timezone: str | None = Field(
         examples=["Europe/Malta"], description="The time zone of the opening hours; null without any."

@@ -29,7 +29,7 @@ export interface DeskRead {
     open: boolean;
     /** The next opening of a closed desk; null if it is open, or does not open within 400 days. */
     opensAt: string | null;
-    /** Until when an open desk stays open; null if it is closed, or has no end. */
+    /** Until when an open desk stays open; null if it is closed, or stays open for 8 days. */
     closesAt: string | null;
     /** The time zone of the opening hours; null without any. */
     timezone: string | null;
