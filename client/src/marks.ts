@@ -9,7 +9,11 @@ import type { Timeline } from './timeline.js'
 /** Milliseconds until a mark that could not be sent is sent again. The next connection does it, too. */
 const AGAIN_AFTER = 20_000
 
-export function createMarks({ rest, isStaff, isUsable }: Core, { markOf, note }: Sessions, timelines: Map<string, Timeline>) {
+export function createMarks(
+  { rest, isStaff, isUsable }: Pick<Core, 'rest' | 'isStaff' | 'isUsable'>,
+  { markOf, note }: Pick<Sessions, 'markOf' | 'note'>,
+  timelines: { values(): Iterable<Timeline> },
+) {
   /** Sessions whose mark the server is not known to have. */
   const pending = new Set<string>()
   const running = new Set<string>()

@@ -55,7 +55,8 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
           ...(body && { 'Content-Type': 'application/json' }),
           ...(options.etag && { 'If-None-Match': options.etag }),
         },
-        body: body && JSON.stringify(body),
+        // Undefined without a body, which the type does not have.
+        body: (body && JSON.stringify(body)) as string,
         cache: 'no-store',
         credentials: 'omit',
         signal: ending.signal,

@@ -23,7 +23,7 @@ export class Conversation {
   unreadFrom = 0
   /** The message at which the view is to be positioned, once it is loaded: a new object for each time. */
   target: { message: Message } | undefined
-  private readonly timeline: Timeline
+  readonly timeline: Timeline
   /** The user's own messages that wait for those before them, by id. */
   private readonly early = new Map<string, Message>()
   /** What the timeline showed last. */

@@ -20,6 +20,7 @@ import { Notices } from './notices'
 import { Notifier } from './notifier'
 import { Outgoing } from './outgoing'
 import { Queue } from './queue'
+import { createReadMarks, type ReadMarks } from './read-marks'
 import { describeRefusal } from './refusals'
 import { TaskScope } from './scope'
 import { StaffList } from './staff-list'
@@ -60,8 +61,7 @@ export class Desk extends Emitter {
   private readonly staffList: StaffList
   private readonly alerts: Alerts
   private readonly link: Connection
-  /** The last seq that was sent as read for the open conversation. */
-  private markedSeq = 0
+  private readonly marks: ReadMarks
   /** The open session, once its player is requested. */
   private playerLoadedFor: string | undefined
   /** Since when the player of the open session was waiting when it was opened. */
@@ -95,6 +95,7 @@ export class Desk extends Emitter {
     this.messageSearch = new MessageSearch(this.api, this.describe, this.emitChange)
     this.goals = new Goals(this.api, scope, this.emitChange, () => void this.queue.reload())
     this.templates = new TemplateList(this.api, this.emitChange)
+    this.marks = createReadMarks(this.api, () => this.conversation?.timeline, () => this.connection === 'live' || this.connection === 'polling')
     this.viewers = new Viewers(scope, (frame) => this.link.send(frame), this.emitChange)
     this.typing = createTyping((typing, sessionId) => this.link.send({ type: 'typing', typing, ...(sessionId && { sessionId }) }), this.emitChange)
     this.link = new Connection(auth, this.api, {
@@ -174,7 +175,6 @@ export class Desk extends Emitter {
     const { conversation: open } = this
     if (id === open?.id) return seq === undefined ? undefined : void open?.seek(seq, () => open === this.conversation)
     this.typing.stop()
-    this.markedSeq = 0
     open?.close()
     this.playerLoadedFor = this.conversation = undefined
     this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
@@ -227,9 +227,7 @@ export class Desk extends Emitter {
   /** The user has seen the open session's messages up to `seq`: mark them as read. */
   markSeen(seq: number): void {
     const { conversation, session } = this
-    if (!conversation?.loaded || !session?.unread_by_staff) return
-    const upTo = Math.min(seq, conversation.contiguousSeq)
-    if (upTo > this.markedSeq && this.link.send({ type: 'mark_read', sessionId: conversation.id, upToSeq: upTo })) this.markedSeq = upTo
+    if (conversation?.loaded && session?.unread_by_staff) this.marks.read(conversation.id, Math.min(seq, conversation.contiguousSeq))
   }
 
   setStatus(status: Presence): void {
@@ -294,7 +292,6 @@ export class Desk extends Emitter {
     for (const session of frame.sessions) if (this.queue.sessions.has(session.id)) this.queue.applySession(session)
     const chosenStatus = getItem(STATUS_KEY) as Presence | null
     if (reconnected && chosenStatus && chosenStatus !== 'online') this.link.send({ type: 'set_status', status: chosenStatus })
-    this.markedSeq = 0
     this.playerLoadedFor = undefined
     void this.queue.reload()
     void this.refresh()
@@ -340,6 +337,7 @@ export class Desk extends Emitter {
 
   private handleState(state: ConnectionState): void {
     this.connection = state
+    this.marks.resend()
     if (state === 'stopped') this.stopReason ||= 'The connection was ended by the server.'
     this.emitChange()
   }

@@ -25,6 +25,7 @@ def test_a_console_whose_sockets_are_closed_shows_and_sends_messages(world: Worl
     sam.page.goto(f"{world.console}/console#token={world.token('staff:s1')}")
     expect(sam.at("connection", state="polling")).to_be_visible(timeout=WITHIN)
     sam.open(29)
+    sam.wait_until(lambda: world.sql("select seq from gre_chat_messages where status = 'read'"))
     sam.answer("Good evening")
     sam.wait_until(lambda: world.texts(session) == ["Hello", "Good evening"])
     world.write(29, "Is table 4 open?", "Asha")
