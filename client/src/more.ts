@@ -37,7 +37,7 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
   const newLinks = () => createLinks(async (ids, variant) => (await call<{ urls: Record<string, FoundLink> }>('POST', '/urls', { ids, variant })).urls)
   let links = newLinks()
   const marks = createMarks(core, sessions, timelines)
-  const typing = createTyping((isTyping, sessionId) => link({ type: 'typing', typing: isTyping, sessionId }), changed)
+  const typing = createTyping((isTyping, sessionId) => link({ type: 'typing', typing: isTyping, sessionId: sessionId! }), changed)
   const present = new Map<string, StaffStatus>()
   const opening = createOpening(core, present)
 

@@ -161,3 +161,9 @@ test('what needs the daemon is refused, finally; an address of a daemon is calle
   expect(network).toHaveBeenCalledOnce()
   expect(asked).toHaveLength(count)
 })
+
+test.each([403, 503])('an answer of something in between (%i), without a code, keeps its status and its words', async (status) => {
+  const { fetch } = database(() => ({ status, body: { message: 'not now' } }))
+  const answer = await fetch('/api/gre-chat/rate', init('POST', { sessionId: 's1', score: 5 }))
+  expect([answer.status, await answer.json()]).toMatchObject([status, { error: 'not now' }])
+})

@@ -101,7 +101,7 @@ export function openLink(host: TransportHost, { pusher, channel, readEvery = REA
     renew = false
     if (other) reader = createReader(me.playerId ?? undefined)
     const { role, playerId, staffId, expiresAt, displayName, chatEnabled, ratingEnabled = false } = me
-    const person = { displayName, chatEnabled, ratingEnabled, playerId: playerId ?? undefined, staffId: staffId ?? undefined }
+    const person = { displayName, chatEnabled, ratingEnabled, playerId: (playerId ?? undefined)!, staffId: (staffId ?? undefined)! }
     host.frame({ type: 'authenticated', success: true, role, expiresAt, sessions: [], staffOnline: 0, ...person })
     channels.join(namesFor(me))
   }

@@ -120,7 +120,8 @@ export function supabaseFetch(supabase: SupabaseClient) {
 }
 
 /** As the daemon says it: the codes of the chat's own rules are hints of errors whose SQLSTATE is PT and the status. */
-function refusal({ code, message, hint, details }: NonNullable<SupabaseAnswer['error']>, status: number): Response {
+function refusal({ code = '', message, hint, details }: NonNullable<SupabaseAnswer['error']>, status: number): Response {
+  // What is between here and the database answers without a code.
   if (!code.startsWith('PT')) return reply(status, { code: codeOf(code, message, status), error: message })
   const wait = /retry_after=(\d+)/.exec(details ?? '')?.[1]
   return reply(status, { code: hint || 'refused', error: message, details: detailsIn(details) }, wait ? { 'Retry-After': wait } : {})
