@@ -13,7 +13,7 @@ from tests.browser.world import Player, World
 from tests.support.waiting import let_pass, wait_until
 
 AUTH = "**/api/pusher/auth"
-MESSAGES = "**/rest/v1/gre_chat_messages*"
+SEND = "**/rest/v1/rpc/gre_send_message*"
 
 
 def _shown(asha: Player) -> list[str]:
@@ -28,12 +28,12 @@ def _stored(world: World) -> list[str]:
 def _on_send(asha: Player, handle: Callable[[Route], Any]) -> None:
     """Let `handle` answer each request that sends a message."""
     asha.page.route(
-        MESSAGES, lambda route: handle(route) if route.request.method == "POST" else route.continue_()
+        SEND, lambda route: handle(route) if route.request.method == "POST" else route.continue_()
     )
 
 
 def _text(route: Route) -> str:
-    return str(route.request.post_data_json["message"])
+    return str(route.request.post_data_json["p_message"])
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -79,18 +79,19 @@ def test_a_message_without_a_response_is_sent_again_with_the_same_id(world: Worl
     ids: list[str] = []
 
     def drop_first_response(route: Route) -> None:
-        ids.append(route.request.post_data_json["id"])
+        ids.append(route.request.post_data_json["p_id"])
         if len(ids) == 1:
             route.fetch()
-            world.reply(29, "An answer meanwhile")
             route.abort()
         else:
             route.continue_()
 
     _on_send(asha, drop_first_response)
     asha.type("Is anybody there?")
+    # An answer of staff before that would show that it is stored.
     asha.wait_until(lambda: len(ids) == 2)
-    wait_until(lambda: _shown(asha) == ["Is anybody there?", "An answer meanwhile"])
+    world.reply(29, "An answer")
+    wait_until(lambda: _shown(asha) == ["Is anybody there?", "An answer"])
     assert len(set(ids)) == 1
     assert _stored(world) == _shown(asha)
 
