@@ -5,6 +5,7 @@ import type { ChatError } from './errors.js'
 import type { Message } from './protocol.js'
 import type { Sessions } from './sessions.js'
 import type { Timeline } from './timeline.js'
+import { createTimers } from './util.js'
 
 /** Milliseconds until a mark that could not be sent is sent again. The next connection does it, too. */
 const AGAIN_AFTER = 20_000
@@ -17,6 +18,8 @@ export function createMarks(
   /** Sessions whose mark the server is not known to have. */
   const pending = new Set<string>()
   const running = new Set<string>()
+  /** By session: one next try, however many connections have tried it, too. */
+  const timers = createTimers()
 
   const send = async (id: string): Promise<void> => {
     if (!isUsable() || running.has(id) || !pending.has(id)) return
@@ -29,7 +32,7 @@ export function createMarks(
       again = (error as ChatError).transient
     }
     running.delete(id)
-    if (again) setTimeout(() => void send(id), AGAIN_AFTER)
+    if (again) timers.start(id, AGAIN_AFTER, () => void send(id))
     else if (markOf(id) === upToSeq) pending.delete(id)
     else void send(id)
   }
@@ -55,6 +58,9 @@ export function createMarks(
     },
     /** The connection is back. */
     resend: (): void => pending.forEach((id) => void send(id)),
-    clear: (): void => pending.clear(),
+    clear(): void {
+      pending.clear()
+      timers.clear()
+    },
   }
 }

@@ -50,6 +50,24 @@ test('a mark that the server does not get is sent again after a reconnection', a
   expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }])
 })
 
+test('a mark that the server refuses for a while is sent again every 20 s, also after several connections', async () => {
+  const { chat, daemon } = open()
+  daemon.store('s1', 'staff', 'one')
+  chat.messages()
+  await pass(100)
+  const tries = (): number => daemon.calls.filter(({ line }) => line === 'POST /api/gre-chat/read/s1').length
+  daemon.rest = 'unavailable'
+  chat.markRead()
+  await pass(100)
+  for (let n = 1; n <= 3; n += 1) {
+    daemon.socket.end(1006)
+    await pass(3000)
+    expect(tries()).toBe(1 + n)
+  }
+  await pass(60_000)
+  expect(tries()).toBe(4 + 3)
+})
+
 test('the other side’s mark is shown, also one that was set while the connection was lost', async () => {
   const { chat, daemon } = open()
   daemon.store('s1', 'player', 'one')
