@@ -56,9 +56,14 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     if (storage.get(nameOf(item))) kept.add(item.id)
   }
 
-  /** Give a text without an author to a person. */
-  const assign = (item: Item, owner: string | undefined): void => {
+  const unkeep = (item: Item): void => {
     storage.set(nameOf(item), null)
+    kept.delete(item.id)
+  }
+
+  /** Give a text without an author to a person. Storage may be too full for the longer name: then it is in memory only. */
+  const assign = (item: Item, owner: string | undefined): void => {
+    unkeep(item)
     item.owner = owner
     save(item)
   }
@@ -72,7 +77,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
 
   const remove = (item: Item): void => {
     items.delete(item.id)
-    storage.set(nameOf(item), null)
+    unkeep(item)
     // The next one did not fail.
     timers.end(laneOf(item))
     changed()
@@ -162,8 +167,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     stored(id: string): void {
       const item = items.get(id)
       if (!item || item.stored) return
-      storage.set(nameOf(item), null)
-      kept.delete(id)
+      unkeep(item)
       update(item, { stored: true, error: undefined })
       flush()
     },
@@ -182,6 +186,8 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     },
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */
     hold(): void {
+      // Not those that another tab has sent or taken back.
+      flush()
       for (const item of items.values()) if (!item.owner) update(item, HELD)
     },
     /** The connection is back: end all waiting times. */

@@ -2,16 +2,17 @@
 
 import { expect, test } from 'vitest'
 
+import type { ChatOptions } from '../src/index.js'
 import type { Daemon } from './support/daemon.js'
-import { ASHA, BINA, open, pass, shown, unsent } from './support/page.js'
+import { ASHA, BINA, memoryStorage, open, pass, shown, unsent } from './support/page.js'
 
 const sends = (daemon: Daemon) => daemon.calls.filter(({ line }) => line === 'POST /api/gre-chat/send')
 
 /** A page whose `getToken` has not answered yet. */
-function unknown() {
+function unknown(options: Partial<ChatOptions> = {}) {
   let tell!: (token: string | null) => void
   const token = new Promise<string | null>((resolve) => (tell = resolve))
-  const page = open({ getToken: () => token })
+  const page = open({ ...options, getToken: () => token })
   page.chat.messages()
   return { ...page, page, tell }
 }
@@ -96,4 +97,48 @@ test('what was written while nobody is signed in survives a reload, and belongs 
   await pass(1000)
   expect(page.chat.messages().unsent).toMatchObject([{ text: 'whose?', state: 'refused' }])
   expect(sends(page.daemon)).toEqual([])
+})
+
+test('a full storage has no room for the name of an author: the text is sent all the same', async () => {
+  let full = false
+  const storage = memoryStorage()
+  const { setItem } = storage
+  storage.setItem = (name, value) => {
+    if (full) throw new Error('QuotaExceededError')
+    setItem(name, value)
+  }
+  const { page, chat, tell } = unknown({ storage })
+  await pass(100)
+  chat.send('as the first person')
+  await pass(100)
+  full = true
+  tell(ASHA)
+  await pass(1000)
+  expect(shown(chat)).toEqual(['as the first person'])
+  full = false
+  page.reload({ getToken: () => new Promise(() => {}) })
+  page.chat.messages()
+  await pass(100)
+  const { id } = page.chat.send('as who says so')
+  page.reload({ getToken: () => ASHA })
+  page.chat.messages()
+  await pass(1000)
+  full = true
+  page.chat.retry(id)
+  await pass(1000)
+  expect(shown(page.chat)).toEqual(['as the first person', 'as who says so'])
+})
+
+test('what another tab has taken back does not come again when nobody is signed in', async () => {
+  const { page, chat, tell } = unknown()
+  await pass(100)
+  const { id } = chat.send('early')
+  const second = open({ storage: page.storage, getToken: () => ASHA })
+  second.chat.messages()
+  await pass(500)
+  expect(second.chat.discard(id)?.text).toBe('early')
+  tell(null)
+  await pass(500)
+  expect(unsent(chat)).toEqual([])
+  expect(page.storage.length).toBe(0)
 })
