@@ -164,7 +164,7 @@ export class Outgoing {
     this.running.add(lane)
     try {
       if (text.note) this.listener.onNote((await this.api.addNote(sessionId, id, text.text)).note)
-      else this.listener.onMessage((await this.files.sendWith(sessionId, data.files, () => this.api.reply(sessionId, text))).message)
+      else this.listener.onMessage((await this.files.sendWith(sessionId, data.files, () => this.reply(text))).message)
       this.outbox.forget(id)
     } catch (error) {
       // After the sign-out it waits in storage.
@@ -173,6 +173,13 @@ export class Outgoing {
       this.running.delete(lane)
       this.outbox.flush()
     }
+  }
+
+  /** Send a reply whose files are stored. Raises ApiError. */
+  private reply(text: OutgoingText): ReturnType<Api['reply']> {
+    // The user may have given it up meanwhile, which ends the uploads.
+    if (!this.outbox.get(text.id)) throw new ApiError(0, 'cancelled', 'The reply was discarded.')
+    return this.api.reply(text.sessionId, text)
   }
 
   private refusal({ id, failures }: OutgoingText, error: unknown): ChatError {

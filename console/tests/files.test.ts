@@ -344,6 +344,22 @@ test('a reply waits for its files, names them in their order, and leaves the dra
   expect(sent).toEqual([['s', 'look', ids]])
 })
 
+test('a reply that is discarded while its file is uploaded is not sent', async () => {
+  const sent: string[] = []
+  const { files, outgoing } = outgoingWith(server(), async (_, { text }) => (sent.push(text), { message: {} }))
+  const transport: Put = (_, __, ___, signal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(interrupted())))
+  Object.assign(files.uploads, { transport })
+  files.drafts.add('s', [photo('one.jpg')])
+  outgoing.sendReply({ id: 's', contiguousSeq: 1 } as Conversation, 'look', 'Asha')
+  await settle()
+  const [reply] = outgoing.of('s')
+  expect(reply).toMatchObject({ text: 'look', state: 'sending' })
+  outgoing.drop(reply!)
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(sent).toEqual([])
+  expect(outgoing.count).toBe(0)
+})
+
 test('the bytes of files are let go when the socket says that their reply is stored, though no answer came', async () => {
   const { files, outgoing } = outgoingWith(server(), () => new Promise(() => {}))
   Object.assign(files.uploads, { transport: async () => {} })
