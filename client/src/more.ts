@@ -33,7 +33,8 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
     put,
     now: Date.now,
   }
-  const uploads = new Set<RunningUpload>()
+  /** What ends the person's uploads; not the uploads themselves, which would keep the bytes of all that was sent. */
+  const uploads = new Set<AbortController>()
   const newLinks = () => createLinks(async (ids, variant) => (await call<{ urls: Record<string, FoundLink> }>('POST', '/urls', { ids, variant })).urls)
   let links = newLinks()
   const marks = createMarks(core, sessions, timelines)
@@ -62,7 +63,7 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
     present: (): StaffStatus[] => [...present.values()].filter(({ status }) => status !== 'offline'),
     /** What is of one person is not given to another, and not uploaded in another's name. */
     clear(): void {
-      for (const own of uploads) own.stop()
+      for (const own of uploads) own.abort()
       uploads.clear()
       links = newLinks()
       marks.clear()
@@ -73,7 +74,7 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
     /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. */
     upload(id: string, file: Blob & { name?: string }, { name = file.name || 'file', ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending): RunningUpload {
       const own = createUpload(server, { ...options, id, name, type: file.type || 'application/octet-stream', bytes: file.size }, file, set, ending)
-      uploads.add(own)
+      uploads.add(own.controller)
       return own
     },
     /** An address of a file. */

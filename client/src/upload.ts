@@ -192,6 +192,8 @@ export function createUpload(server: UploadServer, file: FileInfo, bytes: Blob |
   return {
     run,
     stop,
+    /** Aborted at its end: `stop`, for who does not keep the file. */
+    controller,
     /** Make one attempt, unless everything is stored. Raises ChatError: the upload's failure. */
     async settle(): Promise<void> {
       while (!isDone() && !signal.aborted) {

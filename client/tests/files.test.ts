@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 
 import { BINA, open, pass, shown } from './support/page.js'
 
@@ -178,4 +178,29 @@ test('addresses are asked for together, and kept until shortly before they end',
   const missing = expect(chat.url('gone')).rejects.toMatchObject({ code: 'attachment_gone', status: 404 })
   await pass(100)
   await missing
+})
+
+test('the bytes of a file that was sent are let go', async () => {
+  const [v8, vm] = await Promise.all(['node:v8', 'node:vm'].map((name) => import(/* @vite-ignore */ name)))
+  v8.setFlagsFromString('--expose-gc')
+  const collect = vm.runInNewContext('gc') as () => void
+  const { chat, daemon } = open()
+  chat.messages()
+  await pass(100)
+  const send = (): [string, WeakRef<File>] => {
+    const file = photo()
+    const { id } = chat.upload(file)
+    chat.send('look', { files: [id] })
+    return [id, new WeakRef(file)]
+  }
+  const [id, file] = send()
+  await pass(1000)
+  const [stored] = daemon.sessions.get('s1')!.messages
+  daemon.socket.hear({ type: 'chat_message', message: { ...stored!, attachments: [{ ...daemon.files.get(id)!, place: 0 }] } })
+  await pass(100)
+  expect(chat.messages().messages).toMatchObject([{ message: 'look', attachments: [{ id }] }])
+  await vi.waitFor(() => {
+    collect()
+    expect(file.deref()).toBeUndefined()
+  })
 })
