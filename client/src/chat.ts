@@ -144,7 +144,7 @@ export function createChat(options: ChatOptions): Chat {
     // No answer for one person is shown to another.
     calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
-    for (const part of [timelines, sessions, files.uploads, loaded, desk.part]) part?.clear()
+    for (const part of [timelines, sessions, files.uploads, loaded, desk.kept, desk.part]) part?.clear()
     me = confirmed = undefined
     changed()
   }

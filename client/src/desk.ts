@@ -14,9 +14,9 @@ const EMPTY: readonly never[] = []
 const LOADING = { sessions: EMPTY, notes: EMPTY, unsent: EMPTY, state: 'loading', hasMore: false }
 
 export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
-  /** What methods return until the code is here; of null the calls are kept until then. The others return a promise. */
+  /** What methods return until the code is here; of null the person's calls are kept until then. The others return a promise. */
   const early: Record<string, unknown> = { queue: LOADING, notes: LOADING, unsent: EMPTY, viewers: EMPTY, viewing: null, setStatus: null }
-  const kept: ((part: Part) => unknown)[] = []
+  const kept = new Set<(part: Part) => unknown>()
 
   const load: () => Promise<Part> = loadOnce(async () => {
     const part = (desk.part = (await import('./staff.js')).createStaff(owner))
@@ -39,7 +39,7 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
     const call = (part: Part): unknown => (part.chat as Record<string, Call>)[name]!(...given)
     if (desk.part) return call(desk.part)
     const known = early[name]
-    if (known === null) kept.push(call)
+    if (known === null) kept.add(call)
     const answer = load().then(known === null ? undefined : call)
     answer.catch(() => {}) // Who waits for the answer learns of a failure.
     return known === undefined ? answer : known
@@ -47,9 +47,10 @@ export function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent) {
 
   for (const name of [...Object.keys(early), 'loadMore', 'take', 'release', 'transfer', 'templates', 'render']) chat[name] = method(name)
 
-  const desk: { part: Part | undefined; load: () => Promise<Part>; chat: StaffChat } = {
+  const desk: { part: Part | undefined; kept: Set<unknown>; load: () => Promise<Part>; chat: StaffChat } = {
     /** Undefined until the code is here. */
     part: undefined,
+    kept: kept as Set<unknown>,
     load,
     chat: chat as never,
   }

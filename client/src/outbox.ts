@@ -192,7 +192,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     },
     /** The connection is back: end all waiting times. */
     hurry(): void {
-      for (const item of items.values()) if (item.state === 'waiting') timers.end(laneOf(item))
+      timers.clear()
       flush()
     },
     close: timers.clear,

@@ -2,8 +2,9 @@
 
 import { expect, test, vi } from 'vitest'
 
-import { open, pass, SAM, shown } from './support/page.js'
+import { open, pass, SAM, shown, tokenOf } from './support/page.js'
 
+const KIM = tokenOf({ sub: 'k', app_metadata: { gre_role: 'staff', staff_id: 's2' } })
 const cut = vi.hoisted(() => ({ more: false, staff: false }))
 vi.mock('../src/more.js', async (load) => (await wrap(load, 'more')) as object)
 vi.mock('../src/staff.js', async (load) => (await wrap(load, 'staff')) as object)
@@ -79,4 +80,27 @@ test('a desk whose code cannot be loaded says so, and is there once it can be', 
   expect(shown(chat, 's1')).toEqual(['question'])
   expect(chat.staffOnline()).toMatchObject([{ staffId: 's1' }])
   expect(daemon.socket.sent.filter(({ type }) => type === 'set_status')).toMatchObject([{ status: 'online' }])
+})
+
+test('what a member of staff wanted of a desk that was never there is not done for the next person', async () => {
+  cut.staff = true
+  const page = open({ getToken: () => page.token })
+  const { chat, daemon } = page
+  page.token = SAM
+  daemon.persons.set(KIM, { role: 'staff', staffId: 's2' })
+  await pass(100)
+  chat.staff.setStatus('away')
+  chat.staff.viewing('s1', true)
+  await pass(100)
+  page.token = KIM
+  daemon.socket.end(1006)
+  await pass(5000)
+  expect(chat.status().me).toMatchObject({ staffId: 's2' })
+  chat.staff.setStatus('online')
+  cut.staff = false
+  await pass(5000)
+  chat.staff.queue()
+  await pass(1000)
+  const sent = daemon.socket.sent.filter(({ type }) => type === 'set_status' || type === 'viewing')
+  expect(sent).toMatchObject([{ status: 'online' }])
 })
