@@ -33,6 +33,8 @@ export class Draft {
   private wake: (() => void) | undefined
   /** The name under which it is kept; undefined while nobody knows who writes. */
   private name: string | undefined
+  /** For whom a message that waits for its files is sent; null: for nobody any more. */
+  private asker: string | undefined | null
 
   /** `onChange` is called after every change but those of `write`. `url` is the daemon's address, as far as the page gives it. */
   constructor(
@@ -67,11 +69,15 @@ export class Draft {
     if (this.name !== undefined) {
       this.text = ''
       this.files = []
+      this.asker = null
       this.wake?.()
     }
     this.name = name
     const kept = name !== undefined && loadDraft(name)
-    if (!kept) return this.store()
+    if (!kept) {
+      if (this.asker === undefined) this.asker = name
+      return this.store()
+    }
     this.text = [kept.text, this.text].filter(Boolean).join('\n')
     this.files = [...kept.files.map(restored), ...this.files].slice(0, MAX_FILES)
     this.store()
@@ -138,14 +144,14 @@ export class Draft {
   async send(): Promise<boolean> {
     if (this.waiting) return false
     this.waiting = true
-    const { name } = this
+    this.asker = this.name
     this.changed()
     // Files may be added, retried and removed meanwhile.
     while (this.files.some(({ state }) => state === 'uploading')) await new Promise<void>((resolve) => (this.wake = resolve))
     this.wake = undefined
     this.waiting = false
     // Nothing is sent for a person who has not asked for it.
-    const sendable = name === this.name && !this.isEmpty && this.files.every(({ state }) => state === 'stored')
+    const sendable = this.asker === this.name && !this.isEmpty && this.files.every(({ state }) => state === 'stored')
     if (sendable) {
       this.chat.send(this.text.trim(), { files: this.files.map(({ id }) => id) })
       this.chat.setTyping(false)

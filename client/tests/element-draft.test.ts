@@ -281,6 +281,31 @@ describe('after a reload', () => {
     expect(draft.text).toBe("Bina's")
   })
 
+  test('a message that waits for its files before the server has said whose it is is sent for that person only', async () => {
+    for (const [next, kept, isSent] of [[ASHA, '', true], [BINA, 'before', false]] as const) {
+      draft.belongTo(next)
+      draft.write(kept)
+      reload(undefined).write('Look')
+      draft.add([file('a.txt')])
+      const sending = draft.send()
+      draft.belongTo(next)
+      uploads.at(-1)!.end('stored')
+      expect(await sending).toBe(isSent)
+    }
+    expect(sent).toEqual([['Look', { files: ['f0'] }]])
+    // What the person had written before is not sent unasked.
+    expect(draft.text).toBe('before\nLook')
+    const gone = reload(undefined)
+    gone.add([file('b.txt')])
+    const sending = gone.send()
+    gone.belongTo(ASHA)
+    gone.belongTo(undefined)
+    gone.write('Another one')
+    gone.belongTo({ ...ASHA, playerId: 31 })
+    expect(await sending).toBe(false)
+    expect(sent).toHaveLength(1)
+  })
+
   test('files that the server has deleted by then are left out', () => {
     vi.useFakeTimers({ now: Date.parse('2026-11-29T13:00:00Z') })
     draft.belongTo(ASHA)
