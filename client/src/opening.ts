@@ -3,6 +3,7 @@
 import type { Desk } from './api.js'
 import type { Core } from './core.js'
 import type { DeskRead, StaffStatus } from './protocol.js'
+import { keep } from './store.js'
 import { createTimers, jitter } from './util.js'
 
 /** Milliseconds after which it is read again: admins change the hours, and not every transport tells who comes and goes. */
@@ -31,7 +32,7 @@ export function createOpening({ rest, isUsable, changed }: Core, present: Map<st
     for (const id of new Set([...before.keys(), ...fresh.keys()])) {
       if (present.get(id) !== before.get(id)) continue
       const member = fresh.get(id)
-      if (member) present.set(id, member)
+      if (member) present.set(id, keep(present.get(id), member))
       else present.delete(id)
     }
   }
@@ -44,7 +45,7 @@ export function createOpening({ rest, isUsable, changed }: Core, present: Map<st
       const { open, opensAt, closesAt, timezone, now, staff } = (await rest<DeskRead>('GET', '/api/gre-chat/desk')).data
       if (own !== run) return
       take(staff, before)
-      known = { open, opensAt, closesAt, timezone }
+      known = keep(known, { open, opensAt, closesAt, timezone })
       // By the server's clock alone.
       const change = Date.parse((opensAt ?? closesAt)!) - Date.parse(now)
       next = Math.min(jitter(LASTS), change >= 0 ? change + Math.random() * SPREAD : LASTS)

@@ -57,6 +57,15 @@ test('changes of the hours are noticed within three minutes, and only while a pa
   expect(reads(page)).toBe(before)
 })
 
+test('a read that says nothing new changes no snapshot', async () => {
+  const page = await showing({ open: true, closesAt: '2026-11-29T18:00:00.000Z', staff: [SAM] })
+  const before = [page.chat.desk(), page.chat.staffOnline()]
+  await pass(10 * MINUTE)
+  expect(reads(page)).toBeGreaterThan(3)
+  expect(page.chat.desk()).toBe(before[0])
+  expect(page.chat.staffOnline()).toBe(before[1])
+})
+
 test('a desk that cannot be read is asked for again, not at every change', async () => {
   const page = await showing(undefined)
   for (let n = 0; n < 20; n += 1) page.daemon.store('s1', 'staff', 'Hello')
