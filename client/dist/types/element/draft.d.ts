@@ -35,6 +35,8 @@ export declare class Draft {
     private wake;
     /** The name under which it is kept; undefined while nobody knows who writes. */
     private name;
+    /** For whom a message that waits for its files is sent; null: for nobody any more. */
+    private asker;
     /** `onChange` is called after every change but those of `write`. `url` is the daemon's address, as far as the page gives it. */
     constructor(chat: Chat, onChange: () => void, url?: string);
     private store;

@@ -6,6 +6,7 @@ type Part = ReturnType<typeof createStaff>;
 export type Desk = ReturnType<typeof createDesk>;
 export declare function createDesk(owner: StaffOwner, send: (draft: Draft) => Unsent): {
     part: Part | undefined;
+    kept: Set<unknown>;
     load: () => Promise<Part>;
     chat: StaffChat;
 };

@@ -9,5 +9,5 @@ export declare function createMarks({ rest, isStaff, isUsable }: Pick<Core, 'res
     read(sessionId?: string, upTo?: number): void;
     /** The connection is back. */
     resend: () => void;
-    clear: () => void;
+    clear(): void;
 };

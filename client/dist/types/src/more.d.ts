@@ -16,7 +16,7 @@ export declare function createMore(core: Core, sessions: Sessions, timelines: Ma
     marks: {
         read(sessionId?: string, upTo?: number): void;
         resend: () => void;
-        clear: () => void;
+        clear(): void;
     };
     typing: {
         apply({ sessionId, by, staffId, typing, for: purpose }: ServerFrame & {

@@ -48,6 +48,8 @@ export type Ending = [(file: Attachment) => void, (error: ChatError) => void];
 export declare function createUpload(server: UploadServer, file: FileInfo, bytes: Blob | undefined, set: (fields: UploadState) => void, [resolve, reject]?: Ending): {
     run: (text?: unknown) => Promise<void>;
     stop: () => void;
+    /** Aborted at its end: `stop`, for who does not keep the file. */
+    controller: AbortController;
     /** Make one attempt, unless everything is stored. Raises ChatError: the upload's failure. */
     settle(): Promise<void>;
     /** End it, and delete what the daemon has of it. If that fails, it deletes the file after a day. */
