@@ -127,7 +127,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
         items.set(item.id, { ...item, error: refusedWith && new ChatError(...refusedWith), ...(!owner && HELD) })
         kept.add(item.id)
         // Clocks may go back; what is written now comes after.
-        lastAt = Math.max(lastAt, Date.parse(item.createdAt))
+        lastAt = Math.max(lastAt, Date.parse(item.createdAt) || 0)
       } catch {
         // Not written by this client.
       }

@@ -340,3 +340,23 @@ test('a storage that refuses: texts are sent all the same', async () => {
   await pass(100)
   expect(shown(chat)).toEqual(['one'])
 })
+
+test('what was changed in storage to something that has no time does not keep new texts from being sent', async () => {
+  const page = open()
+  page.daemon.rest = 'fails'
+  page.chat.messages()
+  await pass(100)
+  page.chat.send('kept')
+  const name = page.storage.key(0)!
+  const { createdAt: _, ...rest } = JSON.parse(page.storage.getItem(name)!) as Record<string, unknown>
+  page.reload()
+  page.chat.close()
+  page.storage.setItem(name, JSON.stringify(rest))
+  page.daemon.rest = 'works'
+  page.reload()
+  page.chat.messages()
+  await pass(1000)
+  page.chat.send('new')
+  await pass(1000)
+  expect(shown(page.chat).sort()).toEqual(['kept', 'new'])
+})

@@ -3,8 +3,8 @@
 A full collection of Python examines every object that can be part of a cycle, while nothing else runs: with 5,000 sockets that
 takes three quarters of a second. Nearly all of these objects live for long. So what has survived a full collection that took long
 and found hardly anything is left out of the next ones. What becomes garbage among it waits until everything is examined again: when
-about as much has been left out since as was examined the last time, and at least once in THAW_EVERY. So what waits is never much
-more than what lived at one time, however many connections come and go.
+about as much has been left out since as was examined the last time, and at least once in THAW_EVERY. So what waits has a bound,
+however many connections come and go.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from collections.abc import Callable
 
 LONG = 0.1
 """Seconds of a full collection above which its survivors may be left out."""
-MUCH = 20_000
+MUCH = 10_000
 """Objects found for each second of a collection, above which they may not: connections come and go, and leave garbage."""
-APART = 10.0
-"""Seconds between two collections whose survivors are left out: in a flood, connections of one second are gone in the next."""
 THAW_EVERY = 3600.0
 """Seconds."""
 
@@ -33,8 +31,8 @@ class LongLived:
         """Seconds that the last collection took that left out nothing of ours."""
         self._left_out = 0.0
         """Seconds that the collections since took whose survivors are left out, too."""
-        self._froze_at: float | None = None
-        """When survivors were last left out; None: nothing is left out."""
+        self._frozen = False
+        """True while survivors are left out."""
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         """See `gc.callbacks`."""
@@ -45,18 +43,14 @@ class LongLived:
             self._began = now
             return
         took = now - self._began
-        if self._froze_at is None:
+        if not self._frozen:
             self._complete, self._complete_at, self._left_out = took, now, 0.0
         elif self._left_out > self._complete or now - self._complete_at >= THAW_EVERY:
-            self._froze_at = None
+            self._frozen = False
             gc.unfreeze()
             return
         # (The number of objects that are left out would tell more, but to count them takes nearly as long as to examine them.)
-        if took < LONG or info["collected"] > MUCH * took:
-            return
-        if self._froze_at is not None:
-            if now - self._froze_at < APART:
-                return
-            self._left_out += took
-        self._froze_at = now
-        gc.freeze()
+        if took >= LONG and info["collected"] <= MUCH * took:
+            self._left_out += took if self._frozen else 0.0
+            self._frozen = True
+            gc.freeze()
