@@ -70,6 +70,7 @@ describe('a page of the guide', () => {
     const alert = vi.fn()
     vi.stubGlobal('alert', alert)
     await load('staff', SAM)
+    expect(document.querySelector('form')!.hidden, 'nobody to write to').toBe(true)
     await shown(() => expect(texts('#queue button')).toHaveLength(2))
     const open = (text: string): void =>
       [...document.querySelectorAll<HTMLButtonElement>('#queue button')].find(({ textContent }) => textContent === text)?.click()
@@ -80,8 +81,23 @@ describe('a page of the guide', () => {
     await shown(() => expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Hello?', 'Good evening.']))
     expect(daemon.sessions.get('s2')!.messages).toHaveLength(1)
     expect(alert).not.toHaveBeenCalled()
+    await shown(() => expect(daemon.marks).toContainEqual({ sessionId: 's1', upToSeq: 1 }))
+    const field = document.querySelector<HTMLInputElement>('[name=text]')!
+    field.value = 'half written'
     daemon.refusal = { status: 409, code: 'session_taken' }
     open('Asha: Anybody?')
     await shown(() => expect(alert).toHaveBeenCalledWith('refused'))
+    expect(texts()).toEqual(['Asha: Hello?', 'Sam: Good evening.'])
+    expect(field.value).toBe('half written')
+    daemon.refusal = undefined
+    write('Still here.')
+    await shown(() => expect(daemon.sessions.get('s1')!.messages.at(-1)!.message).toBe('Still here.'))
+    expect(daemon.sessions.get('s2')!.messages).toHaveLength(1)
+    field.value = 'for the first'
+    open('Asha: Anybody?')
+    await shown(() => expect(texts()).toEqual(['Asha: Anybody?']))
+    expect(field.value).toBe('')
+    open('Asha: Still here.')
+    await shown(() => expect(field.value).toBe('for the first'))
   })
 })
