@@ -48,25 +48,34 @@ interface EarlierText {
   files?: readonly ChosenFile[]
 }
 
-/** Take over what an earlier version has kept in this tab, so that a text survives the update of the page. */
+/** Take over what an earlier version has kept in this tab, so that a text survives the update of the page. What cannot be read is left alone. */
 export function importEarlierTexts(): void {
   for (const prefix of ['gre.replies.', 'gre.notes.']) {
     for (const name of itemNames(prefix)) {
-      const bySession = parseJson<Record<string, EarlierText[]>>(getItem(name))
-      if (!bySession) continue
+      const texts = earlierTexts(name, prefix)
+      if (!texts) continue
       // First, since a full storage has no room for both.
       setItem(name, null)
-      const owner = name.slice(prefix.length)
-      for (const [sessionId, texts] of Object.entries(bySession)) {
-        let last = 0
-        for (const earlier of texts) {
-          // The order of writing is that of the times.
-          last = Math.max(last + 1, earlier.createdAt)
-          const text = converted(earlier, sessionId, last)
-          setItem(`${KEPT_TEXTS}${owner}|${earlier.id}`, JSON.stringify({ ...text, owner, ...(prefix === 'gre.notes.' && { note: true }) }))
-        }
-      }
+      for (const [key, text] of texts) setItem(key, text)
     }
+  }
+}
+
+/** The texts under an earlier name, by their names now; undefined if they cannot be read. */
+function earlierTexts(name: string, prefix: string): [string, string][] | undefined {
+  const owner = name.slice(prefix.length)
+  try {
+    return Object.entries(JSON.parse(getItem(name)!) as Record<string, EarlierText[]>).flatMap(([sessionId, texts]) => {
+      let last = 0
+      return texts.map((earlier): [string, string] => {
+        // The order of writing is that of the times.
+        last = Math.max(last + 1, earlier.createdAt)
+        const text = converted(earlier, sessionId, last)
+        return [`${KEPT_TEXTS}${owner}|${earlier.id}`, JSON.stringify({ ...text, owner, ...(prefix === 'gre.notes.' && { note: true }) })]
+      })
+    })
+  } catch {
+    return undefined
   }
 }
 

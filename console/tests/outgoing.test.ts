@@ -220,6 +220,7 @@ test('texts that an earlier version of the page has kept in the tab are sent in 
   setItem('gre.notes.s%201', JSON.stringify({ s: [text('n', { afterSeq: undefined })] }))
   setItem('gre.replies.s2', JSON.stringify({ s: [text('x')] }))
   setItem('gre.notes.s3', 'not JSON')
+  setItem('gre.notes.s4', JSON.stringify({ s: [{ id: 'y', text: 'without a time' }] }))
   const sent: unknown[] = []
   const { outgoing } = page(async ({ id, afterSeq }) => (sent.push([id, afterSeq]), { message: {} }), { owner: 's 1' })
   expect(outgoing.of('s2')).toMatchObject([{ id: 'r', state: 'refused', error: { message: 'Closed.' }, files: ['f'], data: { at, playerName: 'Asha', files: [{ name: 'a.jpg' }] } }])
@@ -228,5 +229,6 @@ test('texts that an earlier version of the page has kept in the tab are sent in 
   expect(outgoing.count).toBe(1)
   expect(storedForOthers('s 1')).toEqual([{ staffId: 's2', replies: 1, notes: 0, drafts: 0 }])
   expect(getItem('gre.notes.s3')).toBe('not JSON')
+  expect(getItem('gre.notes.s4')).toContain('without a time')
   expect(itemNames('gre.replies.')).toEqual([])
 })
