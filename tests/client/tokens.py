@@ -57,30 +57,21 @@ def _assert_seldom_asks(scene: Scene) -> None:
 
 def another_person_signs_in(world: World, within: float = WITHIN) -> None:
     """Another player signs in on the page while a text waits: it is not sent as the other one, and not lost either."""
-    with world.scene(within) as scene:
-        page, first, second = scene.open(), scene.player, world.new_player()
-        scene.network.unplug()
-        texts = scene.send(2)
-        scene.write("staff", player=second)
-        scene.sign_in(page, second)
-        scene.network.plug()
-        scene.settle()
-        scene.assert_live()
-        assert page.sent_by(first) == texts
-        assert not scene.stored_by_pages(first), "texts of one player were sent while another was signed in"
-        scene.sign_in(page, first)
-        scene.settle()
-        scene.assert_live()
+    _change_the_person(world, within, reopen=True)
 
 
 def token_of_another_person(world: World, within: float = WITHIN) -> None:
     """The page's token becomes another player's, under a chat that is open: texts of the first are not sent as the second."""
+    _change_the_person(world, within, reopen=False)
+
+
+def _change_the_person(world: World, within: float, *, reopen: bool) -> None:
     with world.scene(within) as scene:
         page, first, second = scene.open(), scene.player, world.new_player()
         scene.network.unplug()
         texts = scene.send(2)
         scene.write("staff", player=second)
-        scene.sign_in(page, second, reopen=False)
+        scene.sign_in(page, second, reopen=reopen)
         scene.network.plug()
         scene.settle()
         scene.assert_live()
@@ -88,3 +79,4 @@ def token_of_another_person(world: World, within: float = WITHIN) -> None:
         assert not scene.stored_by_pages(first), "texts of one player were sent while another was signed in"
         scene.sign_in(page, first)
         scene.settle()
+        scene.assert_live()
