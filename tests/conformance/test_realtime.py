@@ -453,11 +453,10 @@ async def test_a_token_ends_its_channel_when_it_expires(served: Served) -> None:
     client = await served.client()
     ends = int(time.time()) + 6
     await client.join("realtime:exp", access_token=token(expires_in=ends + 0.01 - time.time()))
-    told = await client.read()
-    late = re.sub(r"\D", "", told["payload"]["message"])  # 0, unless the machine is busy
-    assert told == system(f"Token has expired {late} seconds ago", "exp", status="error", extension="system")
+    told = await client.read()  # it waits for 20 s: so long after its time a channel may end here
+    assert told == system("Token has expired 0 seconds ago", "exp", status="error", extension="system")
     assert await client.read() == {"ref": "1", "event": "phx_close", "payload": {}, "topic": "realtime:exp"}
-    assert ends - 0.1 < time.time() < ends + 1.5 + int(late)
+    assert time.time() > ends - 0.1
     await client.quiet(0.05)
 
 
