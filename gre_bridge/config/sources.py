@@ -105,9 +105,9 @@ def check_certificates() -> None:
 
 _PREFIXES = ("GRE_", "PUSHER_", "ONESIGNAL_", "SUPABASE_", "STAFF_PORTAL_SUPABASE_")
 _FOREIGN = re.compile(
-    r"GRE_DEV_\w+|SUPABASE_(JWT_SECRET|ACCESS_TOKEN|DB_PASSWORD|PROJECT_\w+|AUTH_\w+)|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT_\d+_\w+"
+    r"GRE_DEV_\w+|PUSHER_AUTH_URL|SUPABASE_(JWT_SECRET|ACCESS_TOKEN|DB_PASSWORD|PROJECT_\w+|AUTH_\w+)|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT_\d+_\w+"
 )
-"""Variables of the embedded stack, of the Supabase CLI, and of Kubernetes for each Service."""
+"""Variables of the embedded stack, of portals (docs/portals.md), of the Supabase CLI, and of Kubernetes for each Service."""
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ import re
 import httpx
 import pytest
 
+from gre_bridge.config.settings import known_names
+from gre_bridge.config.sources import unknown_names
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.try_page import TryPage
 from tests.support.loopback import HTTP
@@ -62,3 +64,9 @@ def test_beside_a_daemon_pages_may_subscribe_unless_origins_were_set(
     assert page.beside(daemon, stack) == added
     monkeypatch.setenv("GRE_CORS_ORIGINS", "https://portal.example")
     assert page.beside(daemon, stack)["GRE_CORS_ORIGINS"] == "https://portal.example"
+
+
+def test_no_name_that_the_stack_writes_is_taken_for_a_misspelt_one(stack_process: StackProcess) -> None:
+    written = [*stack_process.env, *TryPage(Keys.generate()).beside(stack_process.url, stack_process.url)]
+    assert {"PUSHER_AUTH_URL", "GRE_DEV_STACK", "SUPABASE_JWT_SECRET"} <= {*written}
+    assert unknown_names(written, known_names()) == []
