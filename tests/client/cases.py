@@ -147,8 +147,8 @@ def slow_authentication(world: World, within: float = WITHIN) -> None:
     with world.scene(within) as scene:
         scene.open()
         scene.network.delay = 1.5
-        scene.network.drop()
         handshakes = scene.network.handshakes
+        scene.network.drop()
         scene.wait(lambda: scene.network.handshakes > handshakes, "the page does not connect again")
         scene.write("staff", "player", "staff")
         scene.send()
