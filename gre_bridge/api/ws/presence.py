@@ -47,6 +47,8 @@ class PresenceTracker:
         self._ready = asyncio.Event()
         self._online: dict[str, OnlineStaff] = {}
         """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
+        self._set_here: set[str] = set()
+        """Ids of staff who have set their presence here since the last read began, which may have missed it."""
 
     def notify(self) -> None:
         """Refresh soon: presence or rights may have changed."""
@@ -98,6 +100,7 @@ class PresenceTracker:
         """Send heartbeats, publish changes of presence, and close the connections of people who lost their rights."""
         subscribers, external = self._registry.subscribers(), list(self._external_identities())
         identities = [item.identity for item in subscribers]
+        self._set_here.clear()
         found = await self._users.presence(
             online=sorted({item.staff_id for item in identities if item.staff_id}),
             here=[*identities, *external],
@@ -122,6 +125,11 @@ class PresenceTracker:
 
     async def _take(self, online: dict[str, OnlineStaff]) -> None:
         """Publish what has changed. Other tasks run in between: each row goes to all connections."""
+        for staff_id in self._set_here:
+            online.pop(staff_id, None)
+            if staff_id in self._online:
+                online[staff_id] = self._online[staff_id]
+            self._notified.set()  # read again which of both is newer
         before, self._online = self._online, dict(online)  # `update` changes it meanwhile
         for staff_id in {*online, *before}:
             row: OnlineStaff = online.get(staff_id) or {**before[staff_id], "status": "offline"}
@@ -131,6 +139,7 @@ class PresenceTracker:
 
     def update(self, row: OnlineStaff) -> None:
         """Take over and publish the presence that a staff member has just set here."""
+        self._set_here.add(row["staff_id"])
         if row["status"] == "offline":
             changed = self._online.pop(row["staff_id"], None) is not None
         else:
