@@ -170,7 +170,7 @@ def _embedded() -> Iterator[None]:
         with _gc_disabled():
             yield
     except ImportError as error:
-        needs = f"the embedded stack needs `pip install '.[dev]'` in a checkout of gre-bridge ({error.name} is missing)"
+        needs = f"the embedded stack needs `pip install 'gre-bridge[dev]'` ({error.name} is missing)"
         fail(ConfigurationError(needs))
 
 

