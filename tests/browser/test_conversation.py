@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.sockets import PlayerSocket
@@ -190,10 +190,17 @@ def test_a_reply_without_a_response_is_sent_again_with_the_same_id(world: World,
     session = world.write(29, "Hello", "Asha")
     sam.open(29)
     sent: list[Any] = []
+    lost: list[Route] = []
+
+    def lose(route: Route) -> None:
+        route.abort()
+        lost.append(route)
+
     sam.page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/reply") else None)
-    sam.page.route("**/api/gre-admin/reply", lambda route: route.abort())
+    sam.page.route("**/api/gre-admin/reply", lose)
     sam.answer("Are you there?")
     expect(sam.message("Are you there?")).to_have_attribute("data-state", "sending")
+    sam.wait_until(lambda: lost, what="a try")
     sam.page.unroute("**/api/gre-admin/reply")
     expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))
     assert len(sent) >= 2
