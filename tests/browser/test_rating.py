@@ -35,6 +35,13 @@ def close(world: World) -> str:
     return str(rows[0]["id"])
 
 
+def write(asha: Player, text: str, count: int) -> None:
+    """Write the message with this number, and wait until it is stored: staff's answer must not come before it."""
+    asha.type(text)
+    expect(asha.at("try-message")).to_have_count(count)
+    expect(asha.page.locator("[data-pending]")).to_have_count(0)
+
+
 def ratings(world: World) -> list[dict[str, Any]]:
     return world.sql("select score, comment from gre_chat_ratings order by rated_at")
 
@@ -99,18 +106,16 @@ def test_it_is_asked_when_the_session_is_closed_and_not_before(world: World, ash
     form = asha.at("try-rating")
     world.sql("update gre_chat_settings set rating_enabled = true")
     try:
-        asha.type("Hello?")
-        expect(asha.at("try-message")).to_have_count(1)
+        write(asha, "Hello?", 1)
         close(world)
-        asha.type("Is anybody there?")
-        expect(asha.at("try-message")).to_have_count(2)
+        write(asha, "Is anybody there?", 2)
         expect(form).to_be_hidden()
         world.reply(29, "We are here.")
         expect(asha.at("try-message")).to_have_count(3)
         expect(form).to_be_hidden()
         close(world)
         expect(form).to_be_visible()
-        asha.type("One more question")
+        write(asha, "One more question", 4)
         expect(form).to_be_hidden()
         world.sql("update gre_chat_settings set rating_enabled = false")
         world.reply(29, "Yes?")
