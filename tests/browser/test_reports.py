@@ -123,6 +123,7 @@ def test_a_newer_question_cancels_the_older_one(sam: Staff) -> None:
     sam.at("report-by").select_option("week")
     expect(sam.at("reports", state="loading")).to_be_visible()
     expect(sam.at("figure-row")).to_have_count(4)
+    sam.wait_until(lambda: len(held) == 3, what="the next question")
     sam.at("report-stop").click()
     expect(sam.at("report-status")).to_have_text("Stopped.")
     sam.wait_until(lambda: len(failed) == 2, what="the end of the question")
@@ -134,18 +135,20 @@ def test_a_newer_question_cancels_the_older_one(sam: Staff) -> None:
 
 
 def test_a_refusal_a_busy_server_and_a_lost_connection(sam: Staff) -> None:
-    answers: list[tuple[int, dict[str, Any], dict[str, str]]] = [
-        (503, {"code": "busy", "error": "too many reports at once"}, {"Retry-After": "1"}),
-        (400, {"code": "report_too_large", "error": "a report has at most 2500 rows"}, {}),
-    ]
+    asked: list[Route] = []
 
-    def refuse(route: Route) -> None:
-        status, body, headers = answers.pop(0)
-        route.fulfill(status=status, json=body, headers=headers)
+    def refuse_first(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            busy = {"code": "busy", "error": "too many reports at once"}
+            route.fulfill(status=503, json=busy, headers={"Retry-After": "1"})
 
-    sam.page.route(_REPORT, refuse)
+    sam.page.route(_REPORT, refuse_first)
     sam.at("nav-reports").click()
+    # The second try has no answer until this was seen.
     expect(sam.at("report-status")).to_have_text("The server counts other reports: waiting …")
+    sam.wait_until(lambda: len(asked) == 2, what="another try")
+    asked[1].fulfill(status=400, json={"code": "report_too_large", "error": "a report has at most 2500 rows"})
     expect(sam.at("report-error")).to_have_text("A report has at most 2500 rows.")
     sam.page.unroute(_REPORT)
     sam.page.context.set_offline(True)
@@ -200,6 +203,8 @@ def test_the_chart_and_the_table_by_keyboard(sam: Staff) -> None:
     expect(chart).to_have_attribute("aria-valuetext", f"{text.removesuffix('opened')}closed")
     keys.press("Enter")
     expect(sam.at("cell-sessions")).to_be_visible()
+    # The page asks once the dialog is painted.
+    sam.wait_until(lambda: len(asked) == 1, what="the question of the first cell")
     keys.press("Escape")
     expect(sam.at("cell-sessions")).to_have_count(0)
     expect(chart).to_be_focused()
@@ -217,11 +222,13 @@ def test_the_chart_and_the_table_by_keyboard(sam: Staff) -> None:
     expect(focused).to_have_attribute("data-value", str(rows[2]["sessions_closed"]))
     keys.press("Enter")
     expect(sam.at("cell-sessions")).to_be_visible()
+    sam.wait_until(lambda: len(asked) == 2, what="the question of the second cell")
     keys.press("Escape")
     expect(focused).to_have_attribute("data-value", str(rows[2]["sessions_closed"]))
     keys.press("Control+End")
     keys.press("Enter")
     expect(sam.at("cell-sessions")).to_contain_text("Total")
+    sam.wait_until(lambda: len(asked) == 3, what="the question of the total")
     assert [(one["metric"], one["by"], one.get("key")) for one in asked] == [
         ("sessions_closed", "day", rows[1]["key"]),
         ("sessions_closed", "day", rows[2]["key"]),
