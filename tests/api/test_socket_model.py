@@ -670,6 +670,45 @@ async def test_a_new_subscriber_gets_nothing_from_before_and_everything_after() 
         await asyncio.wait([running], timeout=60)
 
 
+async def test_a_read_that_began_for_those_who_left_brings_nothing_to_the_next_subscriber() -> None:
+    """Its answer comes when another one has entered, and would pass for the reads that this one waits for."""
+    play, recorder, other = Play([0]), Recorder(), Recorder()
+    play.hub = Hub(
+        users=play.chat, metrics=play.metrics, poll_interval=1e6, fast_poll_interval=1e6,  # type: ignore[arg-type]
+        realtime=play.realtime, clock=play.chat.clock,
+    )  # fmt: skip
+    news, asked, answers = play.chat.news, asyncio.Event(), asyncio.Event()
+
+    async def slow(**asks: Any) -> Json:
+        found = await news(**asks)
+        asked.set()
+        await answers.wait()
+        return found
+
+    running = asyncio.create_task(play.hub.run())
+    try:
+        async with asyncio.timeout(60):
+            play.hub.add(recorder)
+            await play.hub.wait_ready()
+            play.chat.news = slow  # type: ignore[method-assign]
+            session = play.chat.commit(1, "player")["message"]["session_id"]
+            play.hub.notify(None)
+            await asked.wait()
+            play.hub.remove(recorder)
+            play.hub.add(other)
+            answers.set()
+            await play.hub.wait_ready()
+            await next_turn(50)
+            assert (recorder.frames, other.frames) == ([], [])
+            play.chat.commit(1, "player")
+            play.hub.notify(frozenset((session,)))
+            await until(lambda: other.received, every=0)
+        assert other.received == [(session, 2)]
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=60)
+
+
 async def test_nothing_is_sent_again_after_the_machine_has_slept_between_two_reads() -> None:
     """The first read after the sleep leaves a session out: its position must stay until no read goes back to before it."""
     play, recorder = Play([0]), Recorder()

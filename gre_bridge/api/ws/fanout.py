@@ -57,9 +57,12 @@ class FanOut:
         self.since: str | None = None
         """Database time of the last complete poll, less the hub's SLACK. Older messages were sent, or belong to a session
         with a position: a session without one is read from this time on."""
+        self.resets = 0
+        """Times that the positions were dropped: what was asked for by earlier ones is for subscribers who have left."""
 
     def reset(self) -> None:
         """Drop all positions: they are outdated when there was no subscriber for a while."""
+        self.resets += 1
         self._positions.clear()
         self.since = None
 
@@ -97,9 +100,11 @@ class FanOut:
             )  # fmt: skip
 
     async def publish(self, entries: Iterable[SessionNews]) -> list[str]:
-        """Send the news of these sessions. Returns the times at which the messages sent were created."""
-        created, pacer = list[str](), Pacer()
+        """Send the news of these sessions, until a `reset`. Returns the times at which the messages sent were created."""
+        created, pacer, resets = list[str](), Pacer(), self.resets
         for entry in entries:
+            if self.resets != resets:
+                break
             try:
                 created += await self._publish(entry, pacer)
             except (KeyError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ from gre_bridge.api.ws.presence import PresenceTracker
 from gre_bridge.api.ws.registry import ConnectionRegistry
 from gre_bridge.api.ws.typing import TypingSignals
 from gre_bridge.api.ws.viewing import Viewers
+from gre_bridge.db.answers import HubChanges
 from gre_bridge.db.types import NewRow
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
@@ -231,6 +232,7 @@ class Hub:
         On failure the same sessions stay to be read.
         """
         now, players, since = self.clock(), self.registry.players(), self._fanout.since
+        resets = self._fanout.resets
         # The first read gives the time from which to read, the second the positions; subscribers that wait for these two
         # (`wait_ready`) read themselves what they saw. Sessions named meanwhile wait for the third.
         starting = not self._ready.is_set()
@@ -252,11 +254,7 @@ class Hub:
                 size=self._size.size,
             )
             more, next_since = news["more"], _earlier(news["now"], SLACK)
-            if starting:
-                self._fanout.record(news["sessions"])
-                created = []
-            else:
-                created = await self._fanout.publish(news["sessions"])
+            created = await self._take(news, resets=resets, starting=starting)
             # Sessions that a poll left out are found again by the next poll.
             rest = named & set(news["skipped"])
             rest |= {entry["session"]["id"] for entry in news["sessions"] if entry["more"]}
@@ -269,7 +267,8 @@ class Hub:
         self._named |= rest
         if players is not None and players == self.registry.players() and len(self._foreign) < MAX_FOREIGN:
             self._foreign |= set(news["other_sessions"])
-        if read_all:
+        # For subscribers that came after a reset `add` has called for reads of their own.
+        if read_all and resets == self._fanout.resets:
             self._all |= since is None or more
             if not more:
                 self._fanout.since, self._polled_at = next_since, now
@@ -280,6 +279,15 @@ class Hub:
         if self._named or self._all:
             self._wakeup.set()
         return [_seconds(news["now"]) - _seconds(time_created) for time_created in created]
+
+    async def _take(self, news: HubChanges, *, resets: int, starting: bool) -> list[str]:
+        """Send the news, or take over its positions when `starting`; neither if it was read before the last reset."""
+        if resets != self._fanout.resets:
+            return []
+        if starting:
+            self._fanout.record(news["sessions"])
+            return []
+        return await self._fanout.publish(news["sessions"])
 
 
 def _seconds(time: str) -> float:
