@@ -136,7 +136,7 @@ class ObservedWorker(Worker):
 
     module = "tests.bench.observed"
 
-    def start(self, *, ready: bool = True, within: float = 30.0) -> Self:
+    def start(self, *, ready: bool = True, within: float = 60.0) -> Self:
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             command = [sys.executable, "-m", self.module, "run", "--no-api"]
