@@ -6467,8 +6467,10 @@ begin
   return jsonb_build_object(
     'online', (select coalesce(jsonb_agg(jsonb_build_object('staff_id', o.staff_id, 'display_name', o.display_name,
                                                             'status', o.status)
-                                         order by o.staff_id), '[]') from public.gre_online_status o
-               where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
+                                         order by o.staff_id), '[]')
+               from public.gre_online_status o left join public.gre_staff t on t.staff_id = o.staff_id
+               where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null
+                 and coalesce(t.active, true)),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
                  where p.player_id = any (p_players) and not p.chat_enabled
                    and not coalesce(p.blocked_until <= v_now, false)),
@@ -6476,7 +6478,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb)
-COMMENT ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb) IS 'Heartbeat of the staff with sockets at a hub (p_staff): extends their presence by p_expires_in seconds. Returns {"online": [{"staff_id", "display_name", "status"}], "disabled": [ids in p_players whose chat is disabled], "revoked": [elements of p_identities that are no longer valid]}.';
+COMMENT ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb) IS 'Heartbeat of the staff with sockets at a hub (p_staff): extends their presence by p_expires_in seconds. Returns {"online": [{"staff_id", "display_name", "status"}] without inactive staff, "disabled": [ids in p_players whose chat is disabled], "revoked": [elements of p_identities that are no longer valid]}.';
 
 -- FUNCTION: gre_link_user(uuid, bigint, text)
 CREATE FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint DEFAULT NULL::bigint, p_staff_id text DEFAULT NULL::text) RETURNS void

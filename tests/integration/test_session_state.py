@@ -230,6 +230,7 @@ def test_presence_expires_unless_the_daemon_refreshes_it(db: Database) -> None:
         )
         found = hub.call("gre_hub_presence_v1", staff=["s1", "s4"], players=[29, 30, 99], expires_in=60)
         assert found["disabled"] == [29]
+        assert found["online"] == []  # s1 and s3 are inactive now
 
 
 def test_the_row_determines_the_identity_of_a_linked_user(db: Database, s: Rest) -> None:
