@@ -265,10 +265,10 @@ begin
       end if;
       v_left := v_left - v_length;
     end loop;
-    if v_days > 400 then
+    if v_days >= 400 then
       return null;
     end if;
-    v_days := v_days * 8;
+    v_days := least(v_days * 8, 400);
   end loop;
 end $$;
 
@@ -2988,10 +2988,10 @@ declare
 begin
   loop
     v_found := lower(gre.open_ranges(p_hours, p_at, p_at + v_days * interval '1 day'));
-    if v_found is not null or v_days > 400 then
+    if v_found is not null or v_days >= 400 then
       return v_found;
     end if;
-    v_days := v_days * 8;
+    v_days := least(v_days * 8, 400);
   end loop;
 end $$;
 
@@ -3282,10 +3282,10 @@ begin
     from unnest(gre.open_ranges(p_hours, p_at, p_at + v_days * interval '1 day')) r where r @> p_at;
     if v_found < p_at + v_days * interval '1 day' then
       return v_found;
-    elsif v_days > 400 then
+    elsif v_days >= 400 then
       return null;
     end if;
-    v_days := v_days * 8;
+    v_days := least(v_days * 8, 400);
   end loop;
 end $$;
 

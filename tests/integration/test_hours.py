@@ -287,6 +287,19 @@ def test_hours_that_never_open_say_so(hours: psycopg.Connection[Any]) -> None:
         one(hours, "gre.open_at('unknown', %s)", at)
 
 
+def test_the_search_looks_400_days_ahead(hours: psycopg.Connection[Any]) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    whole_day: Entry = (time(0), time(0))
+    for days in (399, 400):
+        change = at + timedelta(days=days)
+        found = change if days == 399 else None
+        store(hours, "UTC", {FOREVER: {1: [None]}}, {change.date(): [whole_day]})
+        assert one(hours, "gre.next_open('h', %s)", at) == found
+        assert one(hours, "gre.after_open('h', %s, 0)", at) == found
+        store(hours, "UTC", {FOREVER: {day: [whole_day] for day in range(1, 8)}}, {change.date(): [None]})
+        assert one(hours, "gre.open_until('h', %s)", at) == found
+
+
 # Permissions
 
 
