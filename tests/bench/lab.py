@@ -142,7 +142,7 @@ class ObservedWorker(Worker):
             command = [sys.executable, "-m", self.module, "run", "--no-api"]
             self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out, cwd=ROOT)
         if ready:
-            wait_until(self._ready, within, what="the worker's /readyz")
+            self._wait_ready(within)
         return self
 
 

@@ -243,8 +243,11 @@ def reload_with_unsent_text(world: World, within: float = WITHIN) -> None:
 
 
 def ten_thousand_messages(world: World, within: float = WITHIN) -> None:
-    """A page that was away for 10,000 messages, and one that is loaded afterwards, show them all."""
-    with world.scene(within) as scene:
+    """A page that was away for 10,000 messages, and one that is loaded afterwards, show them all.
+
+    React and its document compute for ten seconds until the page is back, of a processor that other tests use, too.
+    """
+    with world.scene(3 * within) as scene:
         page = scene.open()
         scene.network.unplug()
         world.insert_many(scene.player, 10_000)

@@ -87,8 +87,16 @@ class Worker:
                 command = [sys.executable, "-m", "gre_bridge", *arguments]
                 self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out)
         if ready:
-            wait_until(self._ready, within, what="the worker's /readyz")
+            self._wait_ready(within)
         return self
+
+    def _wait_ready(self, within: float) -> None:
+        """Wait for /readyz. A worker that is not ready in time is killed: it would work for the tests that follow."""
+        try:
+            wait_until(self._ready, within, what="the worker's /readyz")
+        except BaseException:
+            self.kill()
+            raise
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -209,7 +217,10 @@ class StackProcess:
     workers: int = 0
 
     def __enter__(self) -> Self:
-        self._start("0")
+        with contextlib.ExitStack() as started:
+            started.callback(self.kill)
+            self._start("0")
+            started.pop_all()
         assert self.data is not None
         self.url = self.env["SUPABASE_URL"]
         self.http = httpx.Client(base_url=self.url, timeout=PATIENT, trust_env=False, verify=NO_TLS)
