@@ -90,6 +90,8 @@ async def dev(
                 env |= stack.try_page.beside(daemon_url(env), stack.url)
             if migrate:
                 await asyncio.to_thread(migrate_and_seed, stack.postgres.dsn())
+                # Whoever reads the addresses calls the functions at once.
+                await stack.rest.reload()
             if not worker:
                 _announce(out, stack, env, env_file)
                 await stopped.wait()

@@ -117,7 +117,7 @@ class Stack:
         await self._exit.aclose()
 
     def _supabase(self, pool: AsyncConnectionPool) -> tuple[PostgREST, Realtime, Storage]:
-        rest = PostgREST(pool=pool, jwt_secret=self.keys.jwt_secret, require_apikey=True)
+        rest = self.rest = PostgREST(pool=pool, jwt_secret=self.keys.jwt_secret, require_apikey=True)
         self.realtime = Realtime(dsn=self.postgres.dsn(user=SUPERUSER), jwt_secret=self.keys.jwt_secret)
         storage = Storage(
             dsn=self.postgres.dsn(user="supabase_storage_admin"),

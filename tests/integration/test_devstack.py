@@ -25,10 +25,12 @@ import pusher
 import pytest
 from dotenv import dotenv_values
 
-from gre_bridge.devstack.dev import daemon_env, narrator
+from gre_bridge.devstack import dev as dev_module
+from gre_bridge.devstack.dev import daemon_env, dev, narrator
 from gre_bridge.devstack.faults import Received
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.postgres import EmbeddedPostgres
+from gre_bridge.devstack.postgrest.database import Database as PostgrestDatabase
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
 from tests.support.loopback import HTTP, NO_TLS, free_port
@@ -299,6 +301,39 @@ def test_it_starts_with_binaries_in_a_directory_closed_to_other_users(place: Pat
             pg.install_supabase()
     finally:
         os.umask(before)
+
+
+async def test_what_the_migrations_made_can_be_called_once_the_addresses_are_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(db_url: str) -> None:
+        with psycopg.connect(db_url, autocommit=True) as conn:
+            conn.execute("create function public.made() returns integer language sql as 'select 7'")
+            conn.execute("grant execute on function public.made() to anon")
+
+    async def never(*_: Any) -> None:
+        """As if the notification of the migrations was still to be followed."""
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(dev_module, "migrate_and_seed", make)
+    monkeypatch.setattr(PostgrestDatabase, "_follow", never)
+    file = place / "env"
+    running = asyncio.create_task(
+        dev(port=0, data_dir=place / "data", env_file=file, worker=False, out=io.StringIO())
+    )
+    await until(lambda: file.exists() or running.done(), 120, what="the env file")
+    try:
+        env = dotenv_values(file)
+        async with httpx.AsyncClient(trust_env=False, timeout=60, verify=NO_TLS) as client:
+            answer = await client.post(
+                f"{env['SUPABASE_URL']}/rest/v1/rpc/made",
+                json={},
+                headers={"apikey": env["SUPABASE_ANON_KEY"] or ""},
+            )
+        assert (answer.status_code, answer.text) == (200, "7")
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @pytest.fixture

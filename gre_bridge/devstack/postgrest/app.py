@@ -77,6 +77,10 @@ class PostgREST:
             await self._own_pool.open()
         await self._database.start()
 
+    async def reload(self) -> None:
+        """Load the schema cache and return when it is there, for who cannot wait for `notify pgrst` to be followed."""
+        await self._database.reload()
+
     async def stop(self) -> None:
         """Finish the transactions under way, within five seconds, and stop."""
         await self._database.stop()

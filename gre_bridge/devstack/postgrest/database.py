@@ -100,6 +100,11 @@ class Database:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
 
+    async def reload(self) -> None:
+        """Load the schema cache, and return when it is there; a notification is followed some time later only."""
+        async with self._pool.connection() as conn:
+            self._catalog = await load(conn, self._schemas)
+
     @property
     def catalog(self) -> Catalog:
         """The schema cache; raises PGRST002 while there is none."""
