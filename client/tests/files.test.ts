@@ -202,5 +202,5 @@ test('the bytes of a file that was sent are let go', async () => {
   await vi.waitFor(() => {
     collect()
     expect(file.deref()).toBeUndefined()
-  })
+  }, 30_000)
 })
