@@ -1,10 +1,12 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import guide from '../../../docs/client.md?raw'
+import portals from '../../../docs/portals.md?raw'
 import { Daemon } from '../../tests/support/daemon.js'
 import { ASHA, SAM } from '../../tests/support/page.js'
 import next from '../next/app/ChatPage.tsx?raw'
 import player from '../pages/player.js?raw'
 import pusher from '../pages/pusher.js?raw'
+import settings from '../pages/settings.js?raw'
 import staff from '../pages/staff.js?raw'
 import vite from '../vite/src/ChatPage.tsx?raw'
 
@@ -23,6 +25,32 @@ describe('docs/client.md', () => {
 
   it('shows for Vite what the sample for Next.js has, but for one line', () => {
     expect(next).toBe(`'use client'\n${vite}`)
+  })
+
+  it('names the variables that the settings of the pages read', () => {
+    for (const name of settings.match(/VITE_\w+/g)!) expect(guide).toContain(`\`${name}\``)
+  })
+})
+
+describe('docs/portals.md', () => {
+  it('has a page of staff that subscribes again after refusals that may pass, and stops where it has no right', () => {
+    const [, snippet] = /^```js\n(\/\/ staff: receive what colleagues do\n.*?)^```$/ms.exec(portals)!
+    const handlers: Record<string, (event?: object) => void> = {}
+    const channel = { bind: (name: string, handler: () => void) => ((handlers[name] = handler), channel) }
+    const subscribe = vi.fn(() => channel)
+    const show = vi.fn()
+    const run = new Function('pusher', 'show', 'readAgain', 'setTimeout', snippet!)
+    run({ subscribe }, show, () => {}, (act: () => void) => act())
+    const refuse = (status: number): void => {
+      for (let n = 0; n < 9; n += 1) handlers['pusher:subscription_error']!({ type: 'AuthError', status })
+    }
+    refuse(503)
+    expect(subscribe).toHaveBeenCalledTimes(1 + 9)
+    handlers['pusher:subscription_succeeded']!()
+    subscribe.mockClear()
+    refuse(403)
+    expect(subscribe).toHaveBeenCalledTimes(4)
+    expect(show).toHaveBeenLastCalledWith('No right to this channel.')
   })
 })
 
