@@ -13,15 +13,17 @@ export class Notifier {
   count = 0
   private lastSoundAt = 0
   private audioContext: AudioContext | undefined
+  /** True once the browser has allowed sound. */
+  private allowed = false
 
   constructor(
     private readonly onChange: () => void,
     { signal }: TaskScope,
   ) {
     // Browsers allow sound only after the user has interacted with the page.
-    const resume = (): void => void this.ensureAudioContext()?.resume().catch(() => {})
-    addEventListener('pointerdown', resume, { passive: true, signal })
-    addEventListener('keydown', resume, { passive: true, signal })
+    const allow = (): void => void this.allowSound().catch(() => {})
+    addEventListener('pointerdown', allow, { passive: true, signal })
+    addEventListener('keydown', allow, { passive: true, signal })
     signal.addEventListener('abort', () => void this.audioContext?.close().catch(() => {}))
   }
 
@@ -52,7 +54,7 @@ export class Notifier {
     this.count += 1
     if (Date.now() - this.lastSoundAt > SOUND_INTERVAL) {
       this.lastSoundAt = Date.now()
-      this.playSound()
+      void this.playSound().catch(() => {})
     }
     if ('Notification' in globalThis && Notification.permission === 'granted') {
       try {
@@ -74,9 +76,23 @@ export class Notifier {
     return this.audioContext
   }
 
-  private playSound(): void {
+  /** Have the browser allow sound. Until there is one, nothing runs: a running context keeps the machine's audio busy. */
+  private async allowSound(): Promise<void> {
     const context = this.ensureAudioContext()
-    if (context?.state !== 'running') return
+    if (!context || this.allowed) return
+    await context.resume()
+    this.allowed = true
+    await context.suspend()
+  }
+
+  private async playSound(): Promise<void> {
+    const context = this.ensureAudioContext()
+    if (!context || !this.allowed) return
+    const at = Date.now()
+    await context.resume()
+    // The machine's audio may have been taken meanwhile, as by a call.
+    if (Date.now() - at > SOUND_INTERVAL) return context.suspend()
+    let last: OscillatorNode | undefined
     for (const [frequency, delay] of [[740, 0], [988, 0.12]] as const) {
       const oscillator = context.createOscillator()
       const gain = context.createGain()
@@ -88,6 +104,8 @@ export class Notifier {
       oscillator.connect(gain).connect(context.destination)
       oscillator.start(startAt)
       oscillator.stop(startAt + 0.3)
+      last = oscillator
     }
+    last!.onended = () => void context.suspend().catch(() => {})
   }
 }
