@@ -22,6 +22,8 @@ export interface Uploads {
   readonly busy: boolean
   /** Begin to upload files, such as `input.files` or those of a paste. */
   add(files: Iterable<Blob & { name?: string }>, options?: UploadOptions): void
+  /** Say in words what one shows, also after its upload: it is busy until the server has it. */
+  describe(id: string, alt: string): void
   /** Take one out; what is under way is ended. */
   remove(id: string): void
   /** Return the ids of the stored files, for `files` of a message, and take them out. */
@@ -49,8 +51,12 @@ class UploadList {
     this.#change()
   }
 
+  describe(id: string, alt: string): void {
+    this.#find(id)?.upload.describe(alt)
+  }
+
   remove(id: string): void {
-    const entry = this.#entries.find(({ upload }) => upload.id === id)
+    const entry = this.#find(id)
     if (!entry) return
     this.#drop([entry])
     if (entry.upload.state === 'uploading') entry.upload.cancel()
@@ -60,6 +66,10 @@ class UploadList {
     const stored = this.#entries.filter(({ upload }) => upload.state === 'stored')
     this.#drop(stored)
     return stored.map(({ upload }) => upload.id)
+  }
+
+  #find(id: string): Entry | undefined {
+    return this.#entries.find(({ upload }) => upload.id === id)
   }
 
   #drop(gone: readonly Entry[]): void {
@@ -104,6 +114,7 @@ export function useUpload(sessionId?: string): Uploads {
           list.add(upload, options?.name ?? file.name ?? '')
         }
       },
+      describe: (id: string, alt: string) => list.describe(id, alt),
       remove: (id: string) => list.remove(id),
       take: () => list.take(),
     }),

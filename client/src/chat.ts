@@ -144,7 +144,7 @@ export function createChat(options: ChatOptions): Chat {
     // No answer for one person is shown to another.
     calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
-    for (const part of [timelines, sessions, files.uploads, loaded, desk.kept, desk.part]) part?.clear()
+    for (const part of [timelines, sessions, files, loaded, desk.kept, desk.part]) part?.clear()
     me = confirmed = undefined
     changed()
   }
@@ -156,7 +156,7 @@ export function createChat(options: ChatOptions): Chat {
     let token: string | null = null
     const isCurrent = (): boolean => run === linkRun
     setState('connecting')
-    link = (options.transport ?? socketTransport()).open({
+    link = (options.transport ?? socketTransport).open({
       url,
       async token(refused) {
         token = await getToken(refused)
@@ -191,9 +191,8 @@ export function createChat(options: ChatOptions): Chat {
     } else if (!was) {
       error = undefined
       // They may wait for answers on connections that died with the link, and are made again.
-      earlier?.forEach((call) => call.abort())
-      setTimeout(outbox.hurry)
-      loaded?.marks.resend()
+      earlier?.forEach((call) => (calls.delete(call), call.abort()))
+      setTimeout(() => (outbox.hurry(), loaded?.marks.resend()))
       if (isStaff()) void (desk.part?.live() ?? desk.load().catch(() => {}))
     }
     changed()
@@ -297,7 +296,7 @@ export function createChat(options: ChatOptions): Chat {
   /** A player's texts are shown among all messages, and in their session; those that have none yet in the open one. */
   function unsentOf(sessionId: string): Unsent[] {
     const isOpen = !isStaff() && sessions.rows.get(sessionId)?.status !== 'closed'
-    return outbox.list().filter((item) => !item.note && (sessionId ? item.sessionId === sessionId || (!item.sessionId && isOpen) : !item.sessionId || !isStaff()))
+    return outbox.list().filter(({ note, sessionId: id = '' }) => !note && (id === sessionId || (isOpen && !(id && sessionId))))
   }
 
   function send(draft: Draft): Unsent {

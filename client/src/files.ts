@@ -9,10 +9,13 @@ import { uuid } from './util.js'
 
 export function createFiles(code: () => Promise<More>, changed: () => void) {
   const uploads = new Map<string, Upload>()
+  /** Counts the persons: an upload belongs to one. */
+  let persons = 0
 
   const upload = (file: Blob & { name?: string }, options: UploadOptions = {}): Upload => {
     const listeners = new Set<() => void>()
     const id = uuid()
+    const person = persons
     const set = (fields: Partial<Upload>): void => {
       Object.assign(own, fields)
       listeners.forEach((listener) => listener())
@@ -25,7 +28,7 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
     /** Begin, try again, or change the alt text; all need the code. */
     const run = (alt?: string): void =>
       void code().then((more) => {
-        running ??= more.upload(id, file, options, set, settle)
+        running ??= more.upload(id, file, options, set, settle, person === persons)
         void running.run(alt)
       }, failed)
     const own: Upload = {
@@ -52,5 +55,12 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
     return own
   }
 
-  return { uploads, upload }
+  return {
+    uploads,
+    upload,
+    clear(): void {
+      persons += 1
+      uploads.clear()
+    },
+  }
 }

@@ -30,10 +30,11 @@ export function nameIn(token: string): string | undefined {
   try {
     const { sub, app_metadata: { player_id, staff_id } = {} } = exactJson(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/'))) as Claims
     const names = [sub, player_id, staff_id]
-    return names.some(Boolean) ? JSON.stringify(names) : undefined
+    if (names.some(Boolean)) return JSON.stringify(names)
   } catch {
-    return undefined
+    // No JWT.
   }
+  return undefined
 }
 
 /** Ask the page for a token; calls at the same time share an answer. Raises ChatError `unreachable` if the page cannot say. */

@@ -7,6 +7,7 @@
 
 import type { UploadOptions } from './api.js'
 import type { Core } from './core.js'
+import { ChatError } from './errors.js'
 import { createLinks, type FoundLink } from './links.js'
 import { createMarks } from './marks.js'
 import type { ServerFrame, Session, StaffStatus } from './protocol.js'
@@ -19,6 +20,9 @@ import { createTyping } from './typing.js'
 import { createUpload, type Ending, type RunningUpload, type UploadServer, type UploadState } from './upload.js'
 
 const PATH = '/api/gre-chat/attachments'
+const ENDED = 'The upload was ended: the chat was closed, or another person has signed in.'
+/** Not inside the function of an upload: what ends it must not keep its bytes. */
+const endWith = ([, reject]: Ending) => (): void => reject(new ChatError('upload_ended', ENDED, 409))
 
 export type More = ReturnType<typeof createMore>
 
@@ -71,10 +75,12 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
       present.clear()
       opening.clear()
     },
-    /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. */
-    upload(id: string, file: Blob & { name?: string }, { name = file.name || 'file', ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending): RunningUpload {
+    /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. `isOwn` is false if the person has changed since the page called. */
+    upload(id: string, file: Blob & { name?: string }, { name = file.name || 'file', ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending, isOwn: boolean): RunningUpload {
       const own = createUpload(server, { ...options, id, name, type: file.type || 'application/octet-stream', bytes: file.size }, file, set, ending)
-      uploads.add(own.controller)
+      own.controller.signal.onabort = endWith(ending)
+      if (isOwn) uploads.add(own.controller)
+      else own.stop()
       return own
     },
     /** An address of a file. */

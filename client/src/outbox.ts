@@ -137,7 +137,6 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   return {
     flush,
     load,
-    get: (id: string): Item | undefined => items.get(id),
     list,
     add(draft: Draft): Item {
       // Two texts of the same millisecond keep their order.

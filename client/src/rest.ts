@@ -36,7 +36,7 @@ export interface Rest {
   <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>
 }
 
-/** `getToken` returns the token for a call; null: nobody is signed in. `calls` are those that are running: one that is aborted fails with `unreachable`. */
+/** `getToken` returns the token for a call; null: nobody is signed in. `calls` are those that are running: one that is aborted fails with `unreachable`. One that reads is made again if it is removed before. */
 export function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, calls: Set<AbortController>, transport?: Transport): Rest {
   const call: Rest = async (method, path, body, options = {}) => {
     const token = await getToken(options)
@@ -63,6 +63,7 @@ export function createRest(url: string, getToken: (options: CallOptions) => Prom
       })
       text = await response.text()
     } catch {
+      if (method === 'GET' && !calls.has(ending)) return call(method, path, body, options)
       throw unreachable()
     } finally {
       clearTimeout(timer)

@@ -25,9 +25,7 @@ const LONG = 30_000
 /** Tokens that may be refused one after the other. */
 const MAX_REFUSALS = 5
 
-export function socketTransport(): Transport {
-  return { open: (host) => openLink(host) }
-}
+export const socketTransport: Transport = { open: openLink }
 
 function openLink(host: TransportHost): Link {
   let socket: WebSocket | undefined

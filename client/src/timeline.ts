@@ -258,8 +258,10 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   return {
     receive,
     refresh,
-    /** By session, the seq up to which everything is here. */
-    positions: (): [string, number][] => [...runs].filter(([, { messages }]) => messages.length).map(([id, { upTo }]) => [id, upTo!]),
+    /** Note by session the seq up to which everything is here; the lowest, if another timeline has noted one. */
+    position(found: Map<string, number>): void {
+      for (const [id, { messages, upTo }] of runs) if (messages.length) found.set(id, Math.min(upTo!, found.get(id) ?? upTo!))
+    },
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void {
       if (sessionId && sessionId !== id) return
@@ -268,6 +270,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       change(run, (message) => (message.seq <= upTo && message.status !== 'read' && owner.isOwn(message) === own ? { ...message, status: 'read' } : message))
     },
     attachment(id: string, file: Attachment): void {
+      if (sessionId && sessionId !== id) return
       noteFile(file)
       change(runOf(id), (message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))
     },
@@ -307,6 +310,6 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
 /** By session, the seq up to which everything is here. */
 export function positionsOf(timelines: Iterable<Timeline>): Map<string, number> {
   const found = new Map<string, number>()
-  for (const timeline of timelines) for (const [id, upTo] of timeline.positions()) found.set(id, Math.min(upTo, found.get(id) ?? upTo))
+  for (const timeline of timelines) timeline.position(found)
   return found
 }

@@ -203,8 +203,10 @@ export function createUpload(server: UploadServer, file: FileInfo, bytes: Blob |
     },
     /** End it, and delete what the daemon has of it. If that fails, it deletes the file after a day. */
     async cancel(): Promise<void> {
-      stop()
+      // It has ended already: nothing is deleted in the name of somebody else.
+      if (signal.aborted) return
       reject(new ChatError('cancelled', 'The upload was cancelled.', 400))
+      stop()
       await attempting
       await server.drop(id).catch(() => {})
     },

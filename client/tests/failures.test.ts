@@ -95,6 +95,29 @@ test('after a sleep, what waits on dead connections is made again as soon as the
   expect(chat.messages().unsent).toEqual([])
 })
 
+test('after a lost connection, reads and read marks that wait on dead connections are made again, too', async () => {
+  const { chat, daemon } = open()
+  for (let n = 0; n < 150; n += 1) daemon.store('s1', 'staff', `${n}`)
+  chat.messages()
+  await pass(5000)
+  daemon.rest = 'hangs'
+  void chat.loadOlder()
+  chat.markRead()
+  const rated = chat.rate('s1', 5) // what changes something is made again by the page only
+  const refused = expect(rated).rejects.toMatchObject({ code: 'unreachable', transient: true })
+  await pass(1000)
+  daemon.rest = 'works'
+  daemon.calls.length = 0
+  daemon.socket.end(1006)
+  await pass(1000)
+  expect(chat.status().connection).toBe('live')
+  await refused
+  expect(chat.messages()).toMatchObject({ loadingOlder: false, error: undefined })
+  expect(shown(chat)).toHaveLength(150)
+  expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 150 }])
+  expect(daemon.calls.filter(({ line }) => line.endsWith('/rate'))).toEqual([])
+})
+
 test('a call that is made before the first connection, or while another is awaited, is not ended by it', async () => {
   const { chat, daemon } = open()
   daemon.delay = 3000

@@ -109,7 +109,7 @@ test('a file is not uploaded in the name of the next person', async () => {
   const { chat, daemon } = page
   await pass(100)
   daemon.storage = 'fails'
-  chat.upload(photo())
+  const upload = chat.upload(photo())
   await pass(100)
   daemon.storage = 'works'
   const before = attachmentCalls(daemon).length
@@ -117,7 +117,21 @@ test('a file is not uploaded in the name of the next person', async () => {
   daemon.socket.end(1006)
   await pass(60_000)
   expect(chat.status().me?.playerId).toBe(30)
+  upload.retry()
+  upload.cancel()
+  await pass(1000)
   expect([attachmentCalls(daemon).length, daemon.puts]).toEqual([before, 1])
+  expect(upload).toMatchObject({ state: 'failed', error: { code: 'upload_ended', transient: false } })
+  await expect(upload.done).rejects.toMatchObject({ code: 'upload_ended' })
+})
+
+test('with the chat its uploads end, and say so', async () => {
+  const { chat } = open()
+  await pass(100)
+  const upload = chat.upload(photo())
+  chat.close()
+  await pass(100)
+  await expect(upload.done).rejects.toMatchObject({ code: 'upload_ended' })
 })
 
 test('an upload that does not succeed fails, and is tried again when the person wants it', async () => {

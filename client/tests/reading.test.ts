@@ -114,6 +114,22 @@ test('states of files go forwards only', async () => {
   expect(chat.messages().messages[0]!.attachments).toMatchObject([{ state: 'ready', width: 9 }])
 })
 
+test('a file of a session that is not shown changes nothing', async () => {
+  const { chat, daemon } = open()
+  daemon.store('s1', 'staff', 'one')
+  chat.messages('s1')
+  await pass(2000)
+  const listener = vi.fn()
+  chat.subscribe(listener)
+  const attachment = { id: 'f1', kind: 'file', type: 'text/plain', name: 'a.txt', alt: null, bytes: 5, width: null, height: null, preview: null, place: 0, state: 'ready' }
+  daemon.socket.hear({ type: 'attachment_updated', sessionId: 's2', attachment })
+  await pass(100)
+  expect(listener).not.toHaveBeenCalled()
+  daemon.socket.hear({ type: 'attachment_updated', sessionId: 's1', attachment })
+  await pass(100)
+  expect(listener).toHaveBeenCalledOnce()
+})
+
 test('who types is forgotten after 6 s, or when the message comes', async () => {
   const { chat, daemon } = open()
   daemon.store('s1', 'staff', 'one')

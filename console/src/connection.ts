@@ -50,7 +50,7 @@ export class Connection {
       missed: () => this.readMissed(),
       request: (method, path, body) => this.api.call(method, path, body),
     }
-    this.link = socketTransport().open(host)
+    this.link = socketTransport.open(host)
   }
 
   stop(): void {

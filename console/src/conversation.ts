@@ -1,6 +1,6 @@
 /** The messages, events and notes of one session: the client's timeline (client/src/timeline.ts), with the console's pages of REST. */
 
-import { createTimeline, type Page, type PageQuery, type Timeline } from '../../client/src/timeline'
+import { createTimeline, type Page, type PageQuery, positionsOf, type Timeline } from '../../client/src/timeline'
 import { type Api, ApiError } from './api'
 import type { TaskScope } from './scope'
 import { Notes } from './notes'
@@ -85,7 +85,7 @@ export class Conversation {
 
   /** The last seq before the first gap; 0 without messages. */
   get contiguousSeq(): number {
-    return this.timeline.positions()[0]?.[1] ?? 0
+    return positionsOf([this.timeline]).get(this.id) ?? 0
   }
 
   get loaded(): boolean {

@@ -157,6 +157,10 @@ export class Outgoing {
     return this.outbox.list() as OutgoingText[]
   }
 
+  private find(id: string): OutgoingText | undefined {
+    return this.list.find((text) => text.id === id)
+  }
+
   /** Raises ChatError. */
   private async deliver(text: OutgoingText): Promise<void> {
     const { id, sessionId, data } = text
@@ -178,7 +182,7 @@ export class Outgoing {
   /** Send a reply whose files are stored. Raises ApiError. */
   private reply(text: OutgoingText): ReturnType<Api['reply']> {
     // The user may have given it up meanwhile, which ends the uploads.
-    if (!this.outbox.get(text.id)) throw new ApiError(0, 'cancelled', 'The reply was discarded.')
+    if (!this.find(text.id)) throw new ApiError(0, 'cancelled', 'The reply was discarded.')
     return this.api.reply(text.sessionId, text)
   }
 
@@ -186,7 +190,7 @@ export class Outgoing {
     const reason = this.listener.describe(error)
     const { code, status, retryAfter, details } = error instanceof ApiError ? error : new ApiError(0, 'unknown', reason)
     const refusal = new ChatError(code, reason, status, retryAfter, details)
-    const text = this.outbox.get(id) as OutgoingText | undefined
+    const text = this.find(id)
     // If it is gone, the socket has reported it as stored, or the user has given it up.
     if (text && (refusal.transient ? failures + 1 === SHOWN_AFTER : failures < SHOWN_AFTER)) this.listener.onFailed(text, reason)
     return refusal

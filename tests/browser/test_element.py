@@ -370,10 +370,14 @@ def test_the_state_of_the_connection_in_words(
     asha: Visitor, status: dict[str, str], text: str, button: str | None
 ) -> None:
     asha.open()
+    asha.converse(state="loading")
     asha.set(status=status)
     notice = asha.panel.locator("[part=notice]")
     expect(notice).to_have_attribute("data-state", status["connection"])
     expect(notice.get_by_role("status")).to_contain_text(text)
+    loading = status["connection"] != "stopped"
+    expect(asha.panel.get_by_text("Loading messages")).to_have_count(int(loading))
+    expect(asha.log).to_have_attribute("aria-busy", str(loading).lower())
     if button is None:
         expect(notice.get_by_role("button")).to_have_count(0)
         expect(asha.field).to_be_visible()

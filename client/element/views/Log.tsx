@@ -72,12 +72,14 @@ class Scrolling extends Component<Props & { panel: PanelContext }, { atEnd: bool
     const { rows, conversation, closed, panel } = this.props
     const { chat, words, language } = panel
     const { state, hasOlder, loadingOlder, error } = conversation
+    // A chat that has stopped loads nothing: the notice says why.
+    const loading = state === 'loading' && chat.status().connection !== 'stopped'
     return (
       <div class="log-frame">
-        <div ref={this.box} class="log" part="log" role="log" aria-label={words.log} aria-busy={state === 'loading' || loadingOlder} tabIndex={0} onScroll={this.onScroll}>
+        <div ref={this.box} class="log" part="log" role="log" aria-label={words.log} aria-busy={loading || loadingOlder} tabIndex={0} onScroll={this.onScroll}>
           <div ref={this.list}>
             {hasOlder && <button type="button" class="older" part="action" aria-disabled={loadingOlder} onClick={() => !loadingOlder && void chat.loadOlder().catch(() => {})}>{words.older}</button>}
-            {state === 'loading' && <p class="hint">{words.loading}</p>}
+            {loading && <p class="hint">{words.loading}</p>}
             {state === 'complete' && !rows.length && <p class="hint" part="empty" dir="auto">{words.empty}</p>}
             {rows.map((row) =>
               row.kind === 'day' ? <p key={row.key} class="day" part="day">{dayName(row.at, Date.now(), language, words)}</p>

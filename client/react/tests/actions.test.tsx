@@ -113,7 +113,7 @@ describe('actions', () => {
 
 describe('files', () => {
   function Composer() {
-    const { uploads, busy, add, remove, take } = useUpload('s1')
+    const { uploads, busy, add, describe, remove, take } = useUpload('s1')
     return (
       <>
         <p>
@@ -123,6 +123,7 @@ describe('files', () => {
         <button onClick={() => add([new File(['x'], 'a.png'), new File(['y'], 'b.pdf')], { alt: 'two' })}>add</button>
         <button onClick={() => remove('file-2')}>remove</button>
         <button onClick={(event) => (event.currentTarget.title = take().join())}>take</button>
+        <button onClick={() => describe('file-1', 'My table')}>describe</button>
       </>
     )
   }
@@ -134,13 +135,17 @@ describe('files', () => {
         <Composer />
       </GreProvider>,
     )
-    const [add, remove, take] = document.querySelectorAll('button')
+    const [add, remove, take, say] = document.querySelectorAll('button')
     const shown = () => document.querySelector('p')?.textContent
     await change(() => add?.click())
     expect(chat.called('upload')).toEqual([[{ sessionId: 's1', alt: 'two' }], [{ sessionId: 's1', alt: 'two' }]])
     await change(() => chat.uploads[0]?.set('stored', 1))
     await change(() => chat.uploads[1]?.set('uploading', 0.5))
     expect(shown()).toBe('a.png stored 1 b.pdf uploading 0.5 busy')
+    await change(() => say?.click())
+    expect(chat.uploads.map(({ alt }) => alt)).toEqual(['My table', ''])
+    expect(shown()).toBe('a.png uploading 1 b.pdf uploading 0.5 busy')
+    await change(() => chat.uploads[0]?.set('stored', 1))
     await change(() => take?.click())
     expect(take?.title).toBe('file-1')
     expect(shown()).toBe('b.pdf uploading 0.5 busy')

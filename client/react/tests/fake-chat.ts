@@ -25,6 +25,7 @@ export class FakeUpload implements Upload {
   state: Upload['state'] = 'uploading'
   progress = 0
   cancelled = false
+  alt = ''
   readonly done = new Promise<Attachment>(() => {})
   readonly #listeners = new Set<() => void>()
 
@@ -39,7 +40,8 @@ export class FakeUpload implements Upload {
     this.set('uploading', 0)
   }
 
-  describe(): void {
+  describe(alt: string): void {
+    this.alt = alt
     this.set('uploading', 1)
   }
 

@@ -18,6 +18,8 @@ export interface Uploads {
     add(files: Iterable<Blob & {
         name?: string;
     }>, options?: UploadOptions): void;
+    /** Say in words what one shows, also after its upload: it is busy until the server has it. */
+    describe(id: string, alt: string): void;
     /** Take one out; what is under way is ended. */
     remove(id: string): void;
     /** Return the ids of the stored files, for `files` of a message, and take them out. */

@@ -171,7 +171,10 @@ export interface Upload {
     describe(alt: string): void;
     /** Stop, and delete what the server has of it. */
     cancel(): void;
-    /** The file, once its bytes are stored; rejected with a ChatError if it fails finally or is cancelled. */
+    /**
+     * The file, once its bytes are stored; rejected with a ChatError if it fails finally, is cancelled (`cancelled`), or another
+     * person signs in or the chat is closed before (`upload_ended`).
+     */
     readonly done: Promise<Attachment>;
     subscribe(listener: () => void): () => void;
 }

@@ -6,4 +6,5 @@ export declare function createFiles(code: () => Promise<More>, changed: () => vo
     upload: (file: Blob & {
         name?: string;
     }, options?: UploadOptions) => Upload;
+    clear(): void;
 };

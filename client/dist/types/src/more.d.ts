@@ -34,10 +34,10 @@ export declare function createMore(core: Core, sessions: Sessions, timelines: Ma
     present: () => StaffStatus[];
     /** What is of one person is not given to another, and not uploaded in another's name. */
     clear(): void;
-    /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. */
+    /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. `isOwn` is false if the person has changed since the page called. */
     upload(id: string, file: Blob & {
         name?: string;
-    }, { name, ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending): RunningUpload;
+    }, { name, ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending, isOwn: boolean): RunningUpload;
     /** An address of a file. */
     url: (id: string, variant?: string) => Promise<string>;
     /** Read the row of a player's latest session. */

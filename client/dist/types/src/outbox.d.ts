@@ -33,7 +33,6 @@ export interface OutboxOwner {
 export declare function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner): {
     flush: () => void;
     load: (owner?: string) => void;
-    get: (id: string) => Item | undefined;
     list: () => Item[];
     add(draft: Draft): Item;
     retry(id: string, positions: Map<string, number>): void;

@@ -20,5 +20,5 @@ export interface Rest {
     /** Raises ChatError. After a 401 it is tried once more, with a renewed token. */
     <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>;
 }
-/** `getToken` returns the token for a call; null: nobody is signed in. `calls` are those that are running: one that is aborted fails with `unreachable`. */
+/** `getToken` returns the token for a call; null: nobody is signed in. `calls` are those that are running: one that is aborted fails with `unreachable`. One that reads is made again if it is removed before. */
 export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, calls: Set<AbortController>, transport?: Transport): Rest;

@@ -4,4 +4,4 @@
  * It authenticates, reconnects with backoff, and passes frames on without interpreting them, except for those of its own state.
  */
 import type { Transport } from './transport.js';
-export declare function socketTransport(): Transport;
+export declare const socketTransport: Transport;

@@ -36,8 +36,8 @@ export type Timeline = ReturnType<typeof createTimeline>;
 export declare function createTimeline(sessionId: string | undefined, owner: TimelineOwner): {
     receive: (message: Message) => boolean;
     refresh: () => Promise<boolean>;
-    /** By session, the seq up to which everything is here. */
-    positions: () => [string, number][];
+    /** Note by session the seq up to which everything is here; the lowest, if another timeline has noted one. */
+    position(found: Map<string, number>): void;
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void;
     attachment(id: string, file: Attachment): void;
