@@ -35,6 +35,9 @@ def run(settings: Settings, *, relay: bool = True, api: bool = True) -> int:
     if relay:
         relay_process.check(settings)
     listeners = listen(settings, api=api)
+    # No collection reads the imported objects, so the pages of the processes stay shared. A collection before would
+    # take a tenth of a second for 2,000 of 200,000 objects.
+    gc.freeze()
     try:
         if relay and api:
             return _supervise(settings, listeners)
@@ -72,9 +75,6 @@ def _supervise(settings: Settings, listeners: Listeners) -> int:
         Child("relay", lambda reports: main(RelayProcess, ends[0], reports)),
         Child("api", lambda reports: main(ApiProcess, ends[1], reports)),
     ]
-    # The children do not collect the imported objects, so their memory pages stay shared.
-    gc.collect()
-    gc.freeze()
     return Supervisor(
         children=children,
         stop_within=settings.drain_seconds + RELEASE_TIMEOUT + STOP_MARGIN,
