@@ -117,7 +117,8 @@ class Template:
 def _serve(path: str) -> NoReturn:
     """Fork a daemon for each connection, until the parent of this process ends."""
     import gre_bridge.cli.app
-    import gre_bridge.daemon.run  # noqa: F401
+    import gre_bridge.daemon.run
+    import gre_bridge.db.writes  # noqa: F401 - the API imports it when it starts
 
     gc.collect()
     gc.freeze()
