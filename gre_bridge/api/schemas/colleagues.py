@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, AwareDatetime, BaseModel, BeforeValidator, Field
 
+from gre_bridge.api.schemas.fields import Described
 from gre_bridge.api.schemas.requests import (
     EXAMPLE_SESSION,
     AnyPlayer,
@@ -78,7 +79,7 @@ class FoundMessage(Message):
     session: Session
 
 
-class Found(BaseModel):
+class Found(Described):
     """A page of the messages found, the newest first."""
 
     success: Literal[True]
@@ -88,7 +89,7 @@ class Found(BaseModel):
     )
 
 
-class Note(BaseModel):
+class Note(Described):
     """N: a private note of staff."""
 
     id: UUID
@@ -103,7 +104,7 @@ class Note(BaseModel):
     created_at: datetime = Field(examples=["2026-11-22T17:08:14.171Z"])
 
 
-class Notes(BaseModel):
+class Notes(Described):
     """A page of a session's notes, in order."""
 
     success: Literal[True]
@@ -111,7 +112,7 @@ class Notes(BaseModel):
     has_more: bool
 
 
-class NoteStored(BaseModel):
+class NoteStored(Described):
     """The note as it was stored."""
 
     success: Literal[True]

@@ -10,10 +10,10 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gre_bridge.api.schemas.fields import absent
+from gre_bridge.api.schemas.fields import Described, absent
 from gre_bridge.api.schemas.requests import (
     EXAMPLE_SESSION,
     AnySeq,
@@ -116,7 +116,7 @@ class TransferSession(Input):
     )
 
 
-class OverLimit(BaseModel):
+class OverLimit(Described):
     """The load of a staff member who has more sessions than automatic assignment would give."""
 
     open_sessions: int
@@ -147,7 +147,7 @@ class StaffSettings(Input):
     )
 
 
-class StaffMember(BaseModel):
+class StaffMember(Described):
     """Somebody of the staff."""
 
     staff_id: str = Field(alias="staffId", examples=["s1"])
@@ -200,7 +200,7 @@ class DeskSettings(Input):
     rating_enabled: bool = False
 
 
-class Settings(BaseModel):
+class Settings(Described):
     """The desk's settings. Times are in seconds; null: none."""
 
     assignment: Literal["off", "round_robin", "least_busy"]
@@ -263,7 +263,7 @@ class CreateHours(ReplaceHours):
     name: Name = Field(examples=["desk"], description="Lower case letters, digits, - and _, at most 40.")
 
 
-class HoursWeek(BaseModel):
+class HoursWeek(Described):
     """A weekly entry."""
 
     weekday: int = Field(ge=1, le=7, description="1 is Monday.")
@@ -272,7 +272,7 @@ class HoursWeek(BaseModel):
     valid_from: date
 
 
-class HoursDate(BaseModel):
+class HoursDate(Described):
     """An entry of a single day."""
 
     day: date
@@ -281,7 +281,7 @@ class HoursDate(BaseModel):
     closes: str | None
 
 
-class Hours(BaseModel):
+class Hours(Described):
     """Opening hours, in local times of their time zone."""
 
     name: str = Field(examples=["desk"])

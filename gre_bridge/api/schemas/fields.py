@@ -1,10 +1,19 @@
-"""Fields that the models of answers share."""
+"""What the models of answers share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Described(BaseModel):
+    """A model that describes what goes out, for the documents and the tests. No answer is built or checked with it.
+
+    So its validator is built at its first use, and not for each path and status at each start.
+    """
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def absent(**options: Any) -> Any:

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gre_bridge.api.schemas.codes import Code
-from gre_bridge.api.schemas.fields import absent
+from gre_bridge.api.schemas.fields import Described, absent
 from gre_bridge.api.schemas.requests import (
     BIGINT,
     EXAMPLE_SESSION,
@@ -82,7 +82,7 @@ class LinksWanted(Input):
     )
 
 
-class Attachment(BaseModel):
+class Attachment(Described):
     """A: a file of the chat."""
 
     id: UUID = Field(examples=[EXAMPLE_ATTACHMENT])
@@ -107,7 +107,7 @@ class Attachment(BaseModel):
     refused: str = absent(examples=["virus"], description="Why; only in state `refused`.")
 
 
-class Upload(BaseModel):
+class Upload(Described):
     """How to upload the bytes: one request to Supabase itself."""
 
     url: str = Field(description="Signed: whoever has it may upload this one file. Do not store it.")
@@ -118,7 +118,7 @@ class Upload(BaseModel):
     )
 
 
-class AttachmentBegun(BaseModel):
+class AttachmentBegun(Described):
     """The file that is awaited."""
 
     success: Literal[True]
@@ -126,33 +126,33 @@ class AttachmentBegun(BaseModel):
     upload: Upload | None = Field(description="Null if the bytes are there already.")
 
 
-class AttachmentKnown(BaseModel):
+class AttachmentKnown(Described):
     """The file as it is now."""
 
     success: Literal[True]
     attachment: Attachment
 
 
-class AttachmentDropped(BaseModel):
+class AttachmentDropped(Described):
     """The file is given up."""
 
     success: Literal[True]
 
 
-class Link(BaseModel):
+class Link(Described):
     """A link of some minutes. It cannot be revoked: do not store it."""
 
     url: str
     expires_at: datetime = Field(alias="expiresAt")
 
 
-class NoLink(BaseModel):
+class NoLink(Described):
     """Why there is none."""
 
     code: Code = Field(examples=["attachment_not_found"])
 
 
-class Links(BaseModel):
+class Links(Described):
     """A link, or the reason why there is none, for each id."""
 
     success: Literal[True]

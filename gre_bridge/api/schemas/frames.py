@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from gre_bridge.api.schemas.codes import AnyCode
 from gre_bridge.api.schemas.colleagues import Note
-from gre_bridge.api.schemas.fields import absent
+from gre_bridge.api.schemas.fields import Described, absent
 from gre_bridge.api.schemas.files import Attachment
 from gre_bridge.api.schemas.responses import Message, Session
 from gre_bridge.api.schemas.story import SessionEvent
@@ -22,7 +22,7 @@ from gre_bridge.api.schemas.story import SessionEvent
 Side = Literal["player", "staff"]
 
 
-class Body(BaseModel):
+class Body(Described):
     """The fields of a frame besides its type."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)

@@ -6,18 +6,19 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from gre_bridge.api.schemas.fields import Described
 from gre_bridge.api.schemas.responses import Answer
 
 
-class Database(BaseModel):
+class Database(Described):
     """Whether the database answers."""
 
     connected: bool
 
 
-class Sockets(BaseModel):
+class Sockets(Described):
     """The WebSockets of this instance."""
 
     connections: int
@@ -35,7 +36,7 @@ class ChatHealth(Answer):
     oldest_age_seconds: float | None = Field(None, description="How long the oldest of them has waited.")
 
 
-class SinkState(BaseModel):
+class SinkState(Described):
     """How one sink does."""
 
     name: str = Field(examples=["pusher"])
@@ -50,7 +51,7 @@ class SinkState(BaseModel):
     last_error: str | None = None
 
 
-class WorkerSeen(BaseModel):
+class WorkerSeen(Described):
     """A daemon that was heard of in the last hour."""
 
     host: str
@@ -58,7 +59,7 @@ class WorkerSeen(BaseModel):
     seen_seconds: float = Field(description="How long ago.")
 
 
-class Minute(BaseModel):
+class Minute(Described):
     """What was delivered in one minute, to all sinks together."""
 
     minute: datetime
@@ -81,7 +82,7 @@ class Operations(Answer):
     )
 
 
-class DeadLetter(BaseModel):
+class DeadLetter(Described):
     """An event that its sink has refused for good. Never text."""
 
     id: UUID

@@ -9,21 +9,21 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from gre_bridge.api.schemas.colleagues import Note
-from gre_bridge.api.schemas.fields import absent
+from gre_bridge.api.schemas.fields import Described, absent
 from gre_bridge.api.schemas.responses import Session
 
 
-class EventFile(BaseModel):
+class EventFile(Described):
     """A file of a message: neither its name nor its address, since a channel may be public."""
 
     id: UUID
     kind: Literal["image", "file"]
 
 
-class _MessageEvent(BaseModel):
+class _MessageEvent(Described):
     id: UUID
     message: str
     sender: Literal["player", "staff", "system"]
@@ -50,13 +50,13 @@ class StaffMessage(_MessageEvent):
     """A message of staff or of the system."""
 
 
-class SessionState(BaseModel):
+class SessionState(Described):
     """A session was opened, assigned, released, closed or reopened; `last_message` may be cut to fit."""
 
     session: Session
 
 
-class ReadUpTo(BaseModel):
+class ReadUpTo(Described):
     """One side has read the other's messages up to a seq."""
 
     session_id: UUID
@@ -65,7 +65,7 @@ class ReadUpTo(BaseModel):
     timestamp: datetime | None
 
 
-class Transferred(BaseModel):
+class Transferred(Described):
     """A session went from one staff member to another; for staff only."""
 
     session_id: UUID
@@ -74,14 +74,14 @@ class Transferred(BaseModel):
     by: str | None = Field(description="Who did it; null for a back end or the server.")
 
 
-class NewNote(BaseModel):
+class NewNote(Described):
     """A new private note; for staff only."""
 
     note: Note
     truncated: Literal[True] = absent(description="Present if the text was cut to fit.")
 
 
-PUSHER_EVENTS: dict[str, type[BaseModel]] = {
+PUSHER_EVENTS: dict[str, type[Described]] = {
     "new-player-message": PlayerMessage,
     "new-staff-message": StaffMessage,
     "session-updated": SessionState,

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field, WithJsonSchema
+from pydantic import AwareDatetime, Field, WithJsonSchema
 
+from gre_bridge.api.schemas.fields import Described
 from gre_bridge.api.schemas.requests import EXAMPLE_MESSAGE, EXAMPLE_SESSION, AnyText, Input, Text, Uuid
 
 _TEXTS = "The text in each language, with placeholders such as `{{player_name|there}}`."
@@ -85,7 +86,7 @@ class CreateAutoReply(SaveAutoReply):
     texts: Texts
 
 
-class Template(BaseModel):
+class Template(Described):
     """A text that staff send often."""
 
     id: UUID = Field(examples=[EXAMPLE_MESSAGE])
@@ -97,7 +98,7 @@ class Template(BaseModel):
     active: bool
 
 
-class AutoReply(BaseModel):
+class AutoReply(Described):
     """A rule for a message that the server writes by itself."""
 
     id: UUID = Field(examples=[EXAMPLE_MESSAGE])
@@ -119,7 +120,7 @@ class AutoReply(BaseModel):
     valid_to: datetime | None
 
 
-class _Answer(BaseModel):
+class _Answer(Described):
     success: Literal[True]
 
 
@@ -146,7 +147,7 @@ class Rendered(_Answer):
     )
 
 
-class AutoReplyNow(BaseModel):
+class AutoReplyNow(Described):
     """The auto-reply that a new session's first message would get at this moment."""
 
     id: UUID

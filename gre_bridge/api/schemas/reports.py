@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, AwareDatetime, BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from gre_bridge.api.schemas.fields import Described
 from gre_bridge.api.schemas.requests import (
     EXAMPLE_SESSION,
     AnyText,
@@ -101,7 +102,7 @@ class RateSession(Input):
     )
 
 
-class Durations(BaseModel):
+class Durations(Described):
     """D: durations in whole seconds. Median and p90 are durations that occurred (nearest rank)."""
 
     n: int = Field(ge=0)
@@ -111,7 +112,7 @@ class Durations(BaseModel):
     max: int | None
 
 
-class MessageCounts(BaseModel):
+class MessageCounts(Described):
     """Messages by sender; `auto` are those that the server wrote by itself."""
 
     player: int
@@ -119,7 +120,7 @@ class MessageCounts(BaseModel):
     auto: int
 
 
-class Ratings(BaseModel):
+class Ratings(Described):
     """Players' ratings."""
 
     asked: int = Field(description="Sessions closed of which a rating was asked.")
@@ -128,14 +129,14 @@ class Ratings(BaseModel):
     good_share: float | None = Field(description="The share of 4 and 5.")
 
 
-class WithinGoal(BaseModel):
+class WithinGoal(Described):
     """Answers to questions that had a goal."""
 
     n: int
     met: int
 
 
-class Figures(BaseModel):
+class Figures(Described):
     """The figures of one row. docs/reports.md defines each."""
 
     sessions_opened: int
@@ -180,7 +181,7 @@ class Report(Answer):
     total: ReportRow
 
 
-class Counted(BaseModel):
+class Counted(Described):
     """One thing that a cell counts."""
 
     session_id: UUID = Field(
@@ -200,7 +201,7 @@ class CountedSessions(Answer):
     next: str | None = Field(description="`cursor` of the next page.")
 
 
-class StaffLoad(BaseModel):
+class StaffLoad(Described):
     """A staff member's presence and load."""
 
     staff_id: str = Field(examples=["s1"])
@@ -221,7 +222,7 @@ class Live(Answer):
     longest_wait: int | None = Field(description="Seconds; null if nobody waits.")
 
 
-class Difference(BaseModel):
+class Difference(Described):
     """A figure that is not what the session's messages and events say, or a packed hour that is not what its figures say."""
 
     session_id: UUID | None = Field(description="null: a packed hour.")

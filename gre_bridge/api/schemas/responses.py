@@ -10,15 +10,15 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from gre_bridge.api.schemas.codes import Code
-from gre_bridge.api.schemas.fields import absent
+from gre_bridge.api.schemas.fields import Described, absent
 from gre_bridge.api.schemas.files import Attachment
 from gre_bridge.api.schemas.requests import EXAMPLE_MESSAGE, EXAMPLE_SESSION
 
 
-class Message(BaseModel):
+class Message(Described):
     """M: a message."""
 
     id: UUID = Field(examples=[EXAMPLE_MESSAGE])
@@ -42,7 +42,7 @@ class Message(BaseModel):
     attachments: list[Attachment] = absent(description="Its files, in their order; absent without any.")
 
 
-class Session(BaseModel):
+class Session(Described):
     """S: a session."""
 
     id: UUID = Field(examples=[EXAMPLE_SESSION])
@@ -65,7 +65,7 @@ class Session(BaseModel):
     rating: int = absent(ge=1, le=5, description="The player's rating of this cycle; absent without one.")
 
 
-class Answer(BaseModel):
+class Answer(Described):
     """The field of every answer."""
 
     success: Literal[True]
@@ -111,7 +111,7 @@ class Me(Answer):
     )
 
 
-class StaffOnline(BaseModel):
+class StaffOnline(Described):
     """Somebody of the staff who is there, as players know it."""
 
     staff_id: str = Field(alias="staffId", examples=["s1"])
@@ -178,7 +178,7 @@ class Queue(Answer):
     next: str | None = Field(description="`cursor` of the next page.")
 
 
-class Block(BaseModel):
+class Block(Described):
     """Why a player's chat is disabled."""
 
     until: datetime | None = Field(description="The time at which it ends by itself; null: it does not.")
@@ -187,7 +187,7 @@ class Block(BaseModel):
     at: datetime
 
 
-class Player(BaseModel):
+class Player(Described):
     """A player's profile."""
 
     player_id: int = Field(alias="playerId", examples=[29])
@@ -236,7 +236,7 @@ class AllEnabled(Answer):
     count: int = Field(examples=[12])
 
 
-class PusherSignature(BaseModel):
+class PusherSignature(Described):
     """What pusher-js hands on to Pusher."""
 
     auth: str = Field(
@@ -245,7 +245,7 @@ class PusherSignature(BaseModel):
     channel_data: str = absent(description="On presence channels: JSON of the member.")
 
 
-class PusherUserSignature(BaseModel):
+class PusherUserSignature(Described):
     """What pusher-js hands on to Pusher to sign in."""
 
     auth: str = Field(
@@ -254,7 +254,7 @@ class PusherUserSignature(BaseModel):
     user_data: str = Field(description="JSON of the user: id, and user_info with name and role.")
 
 
-class Error(BaseModel):
+class Error(Described):
     """Every answer that is not 2xx."""
 
     success: Literal[False]

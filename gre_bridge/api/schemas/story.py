@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from gre_bridge.api.schemas.fields import Described
 
 
-class SessionEvent(BaseModel):
+class SessionEvent(Described):
     """One change of a session, with its place between the messages."""
 
     rev: int = Field(ge=1, examples=[5], description="The session's `rev` after the event.")
@@ -43,7 +45,7 @@ class SessionEvent(BaseModel):
     )
 
 
-class SessionEvents(BaseModel):
+class SessionEvents(Described):
     """A page of the story, in the order of `rev`."""
 
     success: Literal[True]
