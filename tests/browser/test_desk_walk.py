@@ -140,6 +140,7 @@ def _collide(asha: ObservedPlayer, sam: KeyboardStaff, ann: KeyboardStaff) -> No
     ann.push(refused.get_by_test_id("edit"))
     expect(refused).to_have_count(0)
     expect(ann.at("reply")).to_be_focused()
+    expect(ann.at("reply")).to_have_value("No, it has ended.")  # the page puts it there with its next frame
     ann.write(ann.at("reply"), "It is on your account now.")
     ann.press("Enter")
     asha.expect_message("staff", "It is on your account now.")
