@@ -251,6 +251,7 @@ def test_a_stored_reply_is_sent_only_by_its_author(world: World, sam: Staff) -> 
     attempts = _block_replies(sam)
     sam.answer("On its way")
     expect(sam.message("On its way")).to_be_visible()
+    sam.wait_until(lambda: attempts)
     sam.at("sign-out").click()
     sam.at("leaving").get_by_role("button", name="Keep").click()
     expect(sam.at("sign-in")).to_be_visible()
