@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,8 +18,13 @@ from tests.support.template import Template
 
 SOON = 6.0
 """Seconds: a page of old that shows nothing after this time has nothing to come back with."""
+LATE = 30.0
+"""Seconds, where every answer takes some: a page that comes back shows its fault on the way."""
 TRIES = 8
-"""A page of old may be lucky once, where its fault depends on which of two events arrives first."""
+"""A page of old may be lucky once, where its fault depends on which of two events arrives first.
+
+On a slow machine a try may also fail because it is late: that is not the fault which is looked for.
+"""
 FAILING: list[tuple[Subject, cases.Case, str]] = [
     # What is sent without a connection is lost at the first point, whether or not the page is back within SOON.
     (EARLIER_SOCKET, cases.cut_coming_down, "lost: .* not stored|does not come back"),
@@ -63,6 +69,13 @@ def test_an_earlier_page_talks_while_nothing_fails(servers: World, subject: Subj
     ids=[f"{subject.name}-{case.__name__}" for subject, case, _ in FAILING],
 )
 def test_an_earlier_page_fails(servers: World, subject: Subject, case: cases.Case, how: str) -> None:
-    with pytest.raises(AssertionError, match=how):
-        for _ in range(TRIES):
-            case(replace(servers, subject=subject), SOON)
+    within = LATE if case is cases.slow_authentication else SOON
+    seen = []
+    for _ in range(TRIES):
+        try:
+            case(replace(servers, subject=subject), within)
+        except AssertionError as error:
+            seen.append(str(error))
+            if re.search(how, seen[-1]):
+                return
+    pytest.fail(f"in {TRIES} tries: {seen}")
