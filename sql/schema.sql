@@ -3814,7 +3814,7 @@ begin
 end $$;
 
 -- FUNCTION: report_cut(timestamp with time zone, timestamp with time zone, timestamp with time zone)
-CREATE FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) RETURNS record
+CREATE FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT da timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT de timestamp with time zone, OUT e timestamp with time zone) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
@@ -3825,11 +3825,17 @@ begin
     a := p_hi;
     e := p_hi;
   end if;
+  da := date_trunc('day', a - interval '1 microsecond', 'UTC') + interval '1 day';
+  de := date_trunc('day', e, 'UTC');
+  if da >= de then
+    da := e;
+    de := e;
+  end if;
   ma := date_trunc('month', a - interval '1 microsecond', 'UTC') + interval '1 month';
   me := date_trunc('month', e, 'UTC');
   if ma >= me then
-    ma := e;
-    me := e;
+    ma := de;
+    me := de;
   end if;
 end $$;
 
@@ -4002,9 +4008,10 @@ begin
     where h.hour - k.n * interval '1 hour' <= p_until - interval '24 hours'
     order by 1);
   delete from gre.report_days d where d.start = any (v_starts);
-  insert into gre.report_days (start, fact, n, c1, c2, c3, c4, seconds, open_seconds)
+  insert into gre.report_days (start, fact, n, c1, c2, c3, c4, seconds, open_seconds, durations, counts,
+    open_durations, open_counts)
   select w.start, f.fact, case f.fact when 'players' then p.n else s.n end, s.c1, s.c2, s.c3, s.c4, t.v,
-    coalesce(o.v, t.v)
+    coalesce(o.v, t.v), td.vs, td.ns, od.vs, od.ns
   from unnest(v_starts) w (start)
   cross join unnest(v_facts) f (fact)
   cross join lateral (
@@ -4027,6 +4034,18 @@ begin
       || max(x.v)::bigint as v
     from (select unnest(coalesce(h.open_seconds, h.seconds)) as v from gre.report_hours h
           where h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours') x) o on s.open
+  cross join lateral (
+    select array_agg(y.v order by y.v) as vs, array_agg(y.n order by y.v) as ns
+    from (select x.v, count(*)::integer as n
+          from gre.report_hours h cross join lateral unnest(h.seconds) x (v)
+          where s.timed and w.start = date_trunc('day', w.start)
+            and h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours' group by 1) y) td
+  cross join lateral (
+    select array_agg(y.v order by y.v) as vs, array_agg(y.n order by y.v) as ns
+    from (select x.v, count(*)::integer as n
+          from gre.report_hours h cross join lateral unnest(coalesce(h.open_seconds, h.seconds)) x (v)
+          where s.open and w.start = date_trunc('day', w.start)
+            and h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours' group by 1) y) od
   where s.n > 0;
 end $_$;
 
@@ -4055,6 +4074,11 @@ declare
       else v_staff || 'unnest(case when $2 then k.open_counts else k.counts end) as n,'
         ' unnest(case when $2 then k.open_seconds else k.seconds end) as v' end
     || format(' from gre.report_months k where k.fact = %L and k.month >= b.ma and k.month < b.me', p_fact);
+  v_days constant text := format('select null::text as staff_id,'
+      ' unnest(case when $2 then coalesce(k.open_counts, k.counts) else k.counts end) as n,'
+      ' unnest(case when $2 then coalesce(k.open_durations, k.durations) else k.durations end) as v'
+      ' from generate_series(b.da, b.de - interval ''1 day'', interval ''1 day'') d (start)'
+      ' join gre.report_days k on k.start = d.start and k.fact = %L where d.start < b.ma or d.start >= b.me', p_fact);
   v_late constant text := 'select ' || case when p_months then 'f.staff_id, 1 as n, ' else '' end
     || 'case when $2 then f.open_seconds else f.seconds end as v from unnest($1::timestamptz[], $17::text[],'
       ' $18::integer[], $19::integer[]) f (at, staff_id, seconds, open_seconds)';
@@ -4063,11 +4087,13 @@ begin
     and p_basis <> (case p_fact when 'first' then 'asked' else 'answered' end) then
     return v_facts || 'f.at >= b.lo and f.at < b.hi';
   end if;
-  return case when p_months then v_hours || 'k.hour >= b.a and k.hour < b.ma union all ' || v_months || ' union all '
+  return case when p_columns = 'counts' then v_hours || 'k.hour >= b.a and k.hour < b.da union all ' || v_days
+      || ' union all ' || v_months || ' union all ' || v_hours || 'k.hour >= b.de and k.hour < b.e'
+    when p_months then v_hours || 'k.hour >= b.a and k.hour < b.ma union all ' || v_months || ' union all '
       || v_hours || 'k.hour >= b.me and k.hour < b.e' else v_hours || 'k.hour >= b.a and k.hour < b.e' end
     || ' union all ' || v_facts || 'b.lo < b.a and f.at >= b.lo and f.at < b.a'
     || ' union all ' || v_facts || 'b.e < b.hi and f.at >= b.e and f.at < b.hi'
-    || case when p_fact = 'first' and p_columns = 'seconds' then
+    || case when p_fact = 'first' and p_columns in ('seconds', 'counts') then
          ' union all ' || v_late || ' where f.at >= b.a and f.at < b.e' else '' end;
 end $_$;
 
@@ -4106,7 +4132,8 @@ declare
   v_days constant text := 'unnest($14::bigint[], $15::timestamptz[]) b (i, start)'
     ' join gre.report_days d on d.start = b.start';
   v_range constant text := '(select $3::timestamptz as lo, $4::timestamptz as a, $5::timestamptz as ma,'
-    ' $6::timestamptz as me, $7::timestamptz as e, $8::timestamptz as hi) b';
+    ' $6::timestamptz as me, $7::timestamptz as e, $8::timestamptz as hi, $20::timestamptz as da,'
+    ' $21::timestamptz as de) b';
   v_key constant text := case p_by when 'staff' then 'coalesce(''+'' || x.staff_id, ''-'')' else '''*''::text' end;
   v_sums constant text := 'coalesce(sum(x.n), 0)::bigint as n, 0::bigint as s, 0 as p50, 0 as p90, 0 as mx,'
     ' coalesce(sum(x.c1), 0)::bigint as c1, coalesce(sum(x.c2), 0)::bigint as c2, coalesce(sum(x.c3), 0)::bigint as c3,'
@@ -4129,7 +4156,7 @@ begin
       group by h.staff_id',
       v_fact || '_seconds', replace(v_key, 'x.', 'h.'), v_zeros,
       case p_by when 'staff' then 'x.staff_id collate "C"' else 'null::text' end, v_range,
-      gre.report_pieces(v_fact, p_basis, 'seconds', true));
+      gre.report_pieces(v_fact, p_basis, case p_by when 'staff' then 'seconds' else 'counts' end, true));
   end loop;
   foreach v_fact in array array['messages', 'reply', 'closed', 'opened', 'transferred', 'rated'] loop
     exit when v_timed;
@@ -4139,7 +4166,7 @@ begin
   end loop;
   v_parts := v_parts || format('select ''players''::text as fact, ''*''::text as key, d.n, 0::bigint as s, 0 as p50,
       0 as p90, 0 as mx, %s, %s
-    from %s cross join lateral (select count(*) as n from (select x.v from (%s) x group by x.v) y) d',
+    from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
     v_zeros, v_nulls, v_range, gre.report_pieces('players', p_basis, 'players', true));
   if v_timed then
     v_parts := v_parts || format('select d.fact, b.i::text as key, d.n::bigint, 0::bigint as s, 0 as p50, 0 as p90,
@@ -4174,7 +4201,7 @@ begin
     end loop;
     v_parts := v_parts || format('select ''players''::text as fact, b.i::text as key, d.n, 0::bigint as s, 0 as p50,
         0 as p90, 0 as mx, %s, %s
-      from %s cross join lateral (select count(*) as n from (select x.v from (%s) x group by x.v) y) d',
+      from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
       v_zeros, v_nulls, v_buckets, gre.report_pieces('players', p_basis, 'players', false));
   end if;
   return 'with found as materialized (select u.* from (' || array_to_string(v_parts, ' union all ') || $sql$) u),
@@ -7987,7 +8014,8 @@ begin
     from unnest(b.lo, b.hi) with ordinality u (lo, hi, i)) x;
   execute gre.report_statement(p_by, p_basis) into v_rows
   using v_late.at, coalesce(p_in_hours, false), p_from, v_range.a, v_range.ma, v_range.me, v_range.e, p_to, d.i, d.lo,
-    d.a, d.e, d.hi, d.ready, d.ready_at, p_by = 'staff', v_late.staff_ids, v_late.seconds, v_late.open_seconds;
+    d.a, d.e, d.hi, d.ready, d.ready_at, p_by = 'staff', v_late.staff_ids, v_late.seconds, v_late.open_seconds,
+    v_range.da, v_range.de;
   return jsonb_build_object('timezone', p_timezone, 'from', gre.iso(p_from), 'to', gre.iso(p_to), 'by', p_by,
     'basis', p_basis, 'in_hours', coalesce(p_in_hours, false),
     'whole_from', (select gre.iso(s.whole_from) from gre.settings s),
@@ -9467,7 +9495,11 @@ CREATE TABLE gre.report_days (
     c3 integer NOT NULL,
     c4 integer NOT NULL,
     seconds bigint[],
-    open_seconds bigint[]
+    open_seconds bigint[],
+    durations integer[],
+    counts integer[],
+    open_durations integer[],
+    open_counts integer[]
 );
 
 -- COMMENT: TABLE report_days
@@ -9499,6 +9531,18 @@ COMMENT ON COLUMN gre.report_days.seconds IS 'Of the facts that have seconds: th
 
 -- COMMENT: COLUMN report_days.open_seconds
 COMMENT ON COLUMN gre.report_days.open_seconds IS 'The same in opening hours.';
+
+-- COMMENT: COLUMN report_days.durations
+COMMENT ON COLUMN gre.report_days.durations IS 'Of a day of UTC: the different values of the facts'' seconds, for the total of a report.';
+
+-- COMMENT: COLUMN report_days.counts
+COMMENT ON COLUMN gre.report_days.counts IS 'How often each of them occurs.';
+
+-- COMMENT: COLUMN report_days.open_durations
+COMMENT ON COLUMN gre.report_days.open_durations IS 'The different values in opening hours; null if they are equal.';
+
+-- COMMENT: COLUMN report_days.open_counts
+COMMENT ON COLUMN gre.report_days.open_counts IS 'How often each of them occurs.';
 
 -- TABLE: report_hours
 CREATE TABLE gre.report_hours (
@@ -11779,8 +11823,8 @@ REVOKE ALL ON FUNCTION gre.report_begin(p_from timestamp with time zone) FROM PU
 -- ACL: FUNCTION report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text)
 REVOKE ALL ON FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text) FROM PUBLIC;
 
--- ACL: FUNCTION report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone)
-REVOKE ALL ON FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) FROM PUBLIC;
+-- ACL: FUNCTION report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT da timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT de timestamp with time zone, OUT e timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT da timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT de timestamp with time zone, OUT e timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION report_differences(p_from timestamp with time zone, p_to timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.report_differences(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;

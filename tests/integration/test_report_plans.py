@@ -112,7 +112,9 @@ def test_reports_and_lists_read_indexes(large: Database) -> None:
         for by in ("day", "staff", "none"):
             answer, facts, packed = meter.reads("gre_report", **YEAR, by=by)
             assert answer == answers[by]
-            assert (facts < 10, packed < 20_000) == (True, True), (by, facts, packed)
+            # The total of all is read from months, and from days where the range cuts one; that of each person needs hours there.
+            limit = 20_000 if by == "staff" else 10_000
+            assert (facts < 10, packed < limit) == (True, True), (by, facts, packed)
         # The index of packing: PostgreSQL 18 can read an index once for each value of its first column.
         before = meter.searches("report_hours_until")
         meter.reads("gre_report", **(YEAR | {"from": "2026-09-30T00:00:00+02:00"}), by="hour")
