@@ -23,6 +23,7 @@ _DIRECTION = """(element) => {
   return activeElement.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING ? 'Tab' : 'Shift+Tab'
 }"""
 """The key that moves the focus towards an element. The body contains each element, so from there it is Tab."""
+_HAS_OPTION = "(select, value) => [...select.options].some((option) => option.value === value)"
 MAX_STEPS = 150
 """The bound of presses of one key on the way to an element or option."""
 
@@ -82,7 +83,8 @@ class KeyboardStaff:
         expect(field).to_have_value(text)
 
     def choose(self, field: Locator, value: str) -> None:
-        """Go to a select and move to the option with this value."""
+        """Go to a select and move to the option with this value, once it has that."""
+        wait_until(lambda: field.evaluate(_HAS_OPTION, value), what=f"the option {value}")
         self.tab_to(field)
         self.press("Home")
         for _ in range(MAX_STEPS):
