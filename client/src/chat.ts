@@ -141,11 +141,11 @@ export function createChat(options: ChatOptions): Chat {
 
   /** Forget everything of the person. Unsent texts stay in storage. */
   function reset(): void {
-    // No answer for one person is shown to another.
+    // No answer for one person is shown to another, and no question of one asked again for another.
     calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
     for (const part of [timelines, sessions, files, loaded, desk.kept, desk.part]) part?.clear()
-    me = confirmed = undefined
+    me = confirmed = earlier = undefined
     changed()
   }
 

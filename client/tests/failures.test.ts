@@ -118,6 +118,24 @@ test('after a lost connection, reads and read marks that wait on dead connection
   expect(daemon.calls.filter(({ line }) => line.endsWith('/rate'))).toEqual([])
 })
 
+test('what waits for one person on a dead connection is not asked again when the next one comes', async () => {
+  const page = open()
+  const { chat, daemon } = page
+  for (const [token, playerId] of [['a', 29], ['b', 30]] as const) daemon.persons.set(token, { role: 'player', playerId })
+  page.token = 'a' // it names nobody: the server says with the connection whose it is
+  daemon.rest = 'hangs'
+  chat.messages()
+  await pass(1000)
+  expect(daemon.calls.map(({ line }) => line).sort()).toEqual(['GET /api/gre-chat/me', 'GET /api/gre-chat/messages/29'])
+  daemon.rest = 'works'
+  daemon.calls.length = 0
+  page.token = 'b'
+  daemon.socket.end(1006)
+  await pass(5000)
+  expect(chat.status().me?.playerId).toBe(30)
+  expect(daemon.calls.map(({ line, token }) => [line, token])).toEqual([['GET /api/gre-chat/me', 'b']])
+})
+
 test('a call that is made before the first connection, or while another is awaited, is not ended by it', async () => {
   const { chat, daemon } = open()
   daemon.delay = 3000
