@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -99,3 +100,25 @@ async def test_a_read_that_missed_a_change_does_not_undo_it() -> None:
     assert (presence.status_of("s1"), presence.status_of("s2")) == ("online", "online"), (
         "what a later read finds counts"
     )
+
+
+async def test_who_comes_during_a_read_waits_for_the_next_one() -> None:
+    """The one under way may have read before the connections left for which it was made."""
+    online, reads = [row("s1", "online")], itertools.count(1)
+
+    def read() -> None:
+        if next(reads) == 1:
+            presence.reset()
+        else:
+            online.clear()
+
+    presence = tracker(online, [], read)
+    presence.notify()
+    running = asyncio.create_task(presence.run())
+    try:
+        async with asyncio.timeout(60):
+            await presence.wait_ready()
+        assert (presence.status_of("s1"), next(reads)) == ("offline", 3)
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=60)

@@ -49,13 +49,16 @@ class PresenceTracker:
         """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
         self._set_here: set[str] = set()
         """Ids of staff who have set their presence here since the last read began, which may have missed it."""
+        self._resets = 0
+        """Times that the copy was marked as outdated: a read that began before ends no wait."""
 
     def notify(self) -> None:
         """Refresh soon: presence or rights may have changed."""
         self._notified.set()
 
     def reset(self) -> None:
-        """Mark the copy as outdated: `wait_ready` waits for the next refresh."""
+        """Mark the copy as outdated: `wait_ready` waits for a refresh that begins after this."""
+        self._resets += 1
         self._ready.clear()
         self._notified.set()
 
@@ -81,10 +84,11 @@ class PresenceTracker:
             ):
                 continue
             self._notified.clear()
-            started = time.monotonic()
+            started, resets = time.monotonic(), self._resets
             try:
                 await self.refresh()
-                self._ready.set()
+                if resets == self._resets:
+                    self._ready.set()
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 kind = error.kind if isinstance(error, BridgeError) else "unreadable"
                 self._metrics.database_errors.labels(kind).inc()
