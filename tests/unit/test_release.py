@@ -34,10 +34,12 @@ def test_every_file_that_names_the_version_names_the_same_one() -> None:
         "deploy/Dockerfile", "deploy/compose.yaml", "deploy/kubernetes/base/api.yaml", "deploy/kubernetes/example/kustomization.yaml",
         "deploy/kubernetes/migrate/job.yaml", "docs/client.md", "docs/openapi.json", "docs/operations.md",
     }  # fmt: skip
-    assert (
-        "## [Unreleased]" in (changes := (ROOT / "CHANGELOG.md").read_text())
-        or f"## [{__version__}]" in changes
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    named = re.compile(
+        rf"^(Becomes {re.escape(__version__)}\b|## \[{re.escape(__version__)}\] - 20\d\d-\d\d-\d\d$)",
+        re.MULTILINE,
     )
+    assert named.search(changes), "the changelog has no part for this version"
 
 
 def test_the_clients_package_has_the_licence_and_a_page_that_names_each_entry() -> None:
