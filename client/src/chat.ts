@@ -61,13 +61,13 @@ export function createChat(options: ChatOptions): Chat {
   })
   const isStaff = (): boolean => !!me && me.role !== 'player'
   const isUsable = (): boolean => connection === 'live' || connection === 'polling'
-  /** The name under which texts are kept. */
+  /** The name under which texts are kept, and calls are made. */
   const author = (): string | undefined => (reason === 'signed_out' ? undefined : tokenName ?? (me && keyOf(me)))
   const apply = (row: Session): void => (desk.part ?? sessions).apply(row)
   const each = (act: (timeline: Timeline) => void): void => timelines.forEach(act)
 
   const rest = createRest(url, tokenFor, calls, options.transport)
-  const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
+  const core: Core = { rest, me: () => me, author, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
   /** For what is lost if the code cannot be loaded. */
   const later = (act: (part: More) => void): void => (loaded ? act(loaded) : void more().then(act, () => {}))
   const presence = (frame: ServerFrame): void => later((part) => part.frame(frame))
@@ -144,7 +144,7 @@ export function createChat(options: ChatOptions): Chat {
     // No answer for one person is shown to another, and no question of one asked again for another.
     calls.forEach((call) => call.abort())
     each((timeline) => timeline.close())
-    for (const part of [timelines, sessions, files, loaded, desk.kept, desk.part]) part?.clear()
+    for (const part of [timelines, sessions, files.uploads, loaded, desk.kept, desk.part]) part?.clear()
     me = confirmed = earlier = undefined
     changed()
   }

@@ -8,6 +8,8 @@ export interface Core {
   rest: Rest
   /** Undefined until the server has said who the person is. */
   me(): Person | undefined
+  /** The name of whoever is signed in, for `owner` of calls; undefined until something is known of the person. */
+  author(): string | undefined
   isStaff(): boolean
   /** True while the server can be reached, over a link or by REST. */
   isUsable(): boolean

@@ -8,14 +8,12 @@ import type { Ending, RunningUpload } from './upload.js'
 import { uuid } from './util.js'
 
 export function createFiles(code: () => Promise<More>, changed: () => void) {
+  /** Those of the person: emptied when another one signs in. */
   const uploads = new Map<string, Upload>()
-  /** Counts the persons: an upload belongs to one. */
-  let persons = 0
 
   const upload = (file: Blob & { name?: string }, options: UploadOptions = {}): Upload => {
     const listeners = new Set<() => void>()
     const id = uuid()
-    const person = persons
     const set = (fields: Partial<Upload>): void => {
       Object.assign(own, fields)
       listeners.forEach((listener) => listener())
@@ -28,7 +26,7 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
     /** Begin, try again, or change the alt text; all need the code. */
     const run = (alt?: string): void =>
       void code().then((more) => {
-        running ??= more.upload(id, file, options, set, settle, person === persons)
+        running ??= more.upload(id, file, options, set, settle, uploads.has(id))
         void running.run(alt)
       }, failed)
     const own: Upload = {
@@ -39,9 +37,11 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
       retry: run,
       describe: run,
       cancel() {
-        uploads.delete(id)
-        void code().then(() => running?.cancel(), settle[1])
-        changed()
+        void code().then(() => {
+          uploads.delete(id)
+          void running?.cancel()
+          changed()
+        }, settle[1])
       },
       subscribe(listener) {
         listeners.add(listener)
@@ -55,12 +55,5 @@ export function createFiles(code: () => Promise<More>, changed: () => void) {
     return own
   }
 
-  return {
-    uploads,
-    upload,
-    clear(): void {
-      persons += 1
-      uploads.clear()
-    },
-  }
+  return { uploads, upload }
 }

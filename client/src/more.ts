@@ -28,14 +28,19 @@ export type More = ReturnType<typeof createMore>
 
 /** Promises are rejected with a ChatError. */
 export function createMore(core: Core, sessions: Sessions, timelines: Map<string, Timeline>, apply: (row: Session) => void) {
-  const { rest, me, isStaff, link, changed } = core
-  const call = async <T>(method: string, path: string, body?: object): Promise<T> => (await rest<T>(method, PATH + path, body)).data
-  const server: UploadServer = {
-    begin: (file) => call('POST', '', file),
-    read: (id) => call('GET', `/${id}`),
-    drop: (id) => call('DELETE', `/${id}`),
-    put,
-    now: Date.now,
+  const { rest, me, author, isStaff, link, changed } = core
+  const call = async <T>(method: string, path: string, body?: object, owner?: string): Promise<T> => (await rest<T>(method, PATH + path, body, { owner })).data
+  /** The calls of one upload, all in the name of the person who is signed in with the first one. */
+  const uploadServer = (): UploadServer => {
+    let owner = author()
+    const callAs = <T>(method: string, path: string, body?: object): Promise<T> => call(method, path, body, (owner ??= author()))
+    return {
+      begin: (file) => callAs('POST', '', file),
+      read: (id) => callAs('GET', `/${id}`),
+      drop: (id) => callAs('DELETE', `/${id}`),
+      put,
+      now: Date.now,
+    }
   }
   /** What ends the person's uploads; not the uploads themselves, which would keep the bytes of all that was sent. */
   const uploads = new Set<AbortController>()
@@ -77,7 +82,7 @@ export function createMore(core: Core, sessions: Sessions, timelines: Map<string
     },
     /** Make the upload of a file, which `run` starts. `set` changes the state that the page sees. `isOwn` is false if the person has changed since the page called. */
     upload(id: string, file: Blob & { name?: string }, { name = file.name || 'file', ...options }: UploadOptions, set: (fields: UploadState) => void, ending: Ending, isOwn: boolean): RunningUpload {
-      const own = createUpload(server, { ...options, id, name, type: file.type || 'application/octet-stream', bytes: file.size }, file, set, ending)
+      const own = createUpload(uploadServer(), { ...options, id, name, type: file.type || 'application/octet-stream', bytes: file.size }, file, set, ending)
       own.controller.signal.onabort = endWith(ending)
       if (isOwn) uploads.add(own.controller)
       else own.stop()

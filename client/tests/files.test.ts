@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest'
 
-import { BINA, open, pass, shown } from './support/page.js'
+import { ASHA, BINA, open, pass, shown } from './support/page.js'
 
 /** The methods of the calls about files, in order. */
 const attachmentCalls = ({ calls }: { calls: { line: string }[] }): string[] =>
@@ -122,6 +122,20 @@ test('a file is not uploaded in the name of the next person', async () => {
   await pass(1000)
   expect([attachmentCalls(daemon).length, daemon.puts]).toEqual([before, 1])
   expect(upload).toMatchObject({ state: 'failed', error: { code: 'upload_ended', transient: false } })
+  await expect(upload.done).rejects.toMatchObject({ code: 'upload_ended' })
+})
+
+test.each([[ASHA, BINA], ['a', 'b']])('with a token of the next person no file is uploaded, before the socket knows of it either', async (first, second) => {
+  const page = open()
+  const { chat, daemon } = page
+  for (const [token, playerId] of [[first, 29], [second, 30]] as const) daemon.persons.set(token, { role: 'player', playerId })
+  page.token = first
+  chat.messages()
+  await pass(100)
+  page.token = second
+  const upload = chat.upload(photo())
+  await pass(60_000)
+  expect([chat.status().me?.playerId, attachmentCalls(daemon), daemon.puts]).toEqual([30, [], 0])
   await expect(upload.done).rejects.toMatchObject({ code: 'upload_ended' })
 })
 

@@ -6,5 +6,4 @@ export declare function createFiles(code: () => Promise<More>, changed: () => vo
     upload: (file: Blob & {
         name?: string;
     }, options?: UploadOptions) => Upload;
-    clear(): void;
 };
