@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.chaos.cases import CASES, Case
@@ -11,17 +9,7 @@ from tests.chaos.runner import run
 from tests.chaos.simulated import SIMULATED
 from tests.support.stack import StackProcess
 
-BUSY = 2.0
-"""How many times as long everything may take here, beside other tests, as in `make chaos`, which has the machine for itself."""
-SHORT = [
-    replace(
-        case,
-        recovers=BUSY * case.recovers,
-        bystanders={sink: BUSY * within for sink, within in case.bystanders.items()},
-    )
-    for case in CASES
-    if case.short
-]
+SHORT = [case for case in CASES if case.short]
 
 
 @pytest.mark.parametrize("case", SHORT, ids=[case.name for case in SHORT])
